@@ -1,0 +1,91 @@
+"""A module's parameters as one flat vector, and back."""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hbanalysis.errors import InputError
+
+
+class ParameterSpace:
+    """The coordinates of theta: which parameters of a module count, in which order.
+
+    The order is that of ``named_parameters()``. Only parameters that require a gradient count; tied parameters
+    count once.
+
+    Args:
+        model: The module.
+        patterns: Shell-style name patterns (``"conv*.weight"``); ``None`` selects every parameter.
+
+    Raises:
+        InputError: A pattern matches nothing, or no parameter requires a gradient.
+
+    Example:
+        >>> space = ParameterSpace(nn.Linear(2, 3))
+        >>> space.names, space.size
+        (('weight', 'bias'), 9)
+    """
+
+    def __init__(self, model: nn.Module, patterns: str | Sequence[str] | None = None) -> None:
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not trainable:
+            raise InputError(
+                "The model has no parameter that requires a gradient, so it has no weight space. "
+                "Call requires_grad_(True) on the parameters that should count."
+            )
+        wanted = [patterns] if isinstance(patterns, str) else patterns
+        if wanted is not None:
+            for pattern in wanted:
+                if not any(fnmatchcase(name, pattern) for name in trainable):
+                    raise InputError(
+                        f"The pattern {pattern!r} matches no parameter. Parameters: {', '.join(trainable)}."
+                    )
+            trainable = {n: p for n, p in trainable.items() if any(fnmatchcase(n, w) for w in wanted)}
+        self.names = tuple(trainable)
+        self.tensors = tuple(trainable.values())
+        self.shapes = tuple(p.shape for p in self.tensors)
+        self.sizes = tuple(p.numel() for p in self.tensors)
+        self.size = sum(self.sizes)
+        dtypes, devices = {p.dtype for p in self.tensors}, {p.device for p in self.tensors}
+        if len(dtypes) > 1 or len(devices) > 1:
+            raise InputError(
+                f"All parameters must share one dtype and one device; given {sorted(map(str, dtypes))} on "
+                f"{sorted(map(str, devices))}. Convert the model with .to(...) first."
+            )
+        self.dtype, self.device = dtypes.pop(), devices.pop()
+
+    def join(self, tensors: Iterable[Tensor | None]) -> Float[Tensor, " n"]:
+        """Return one vector of shape ``(size,)``; ``None`` stands for zeros (a parameter that is not used)."""
+        parts = [
+            torch.zeros(size, dtype=self.dtype, device=self.device) if t is None else t.reshape(-1)
+            for t, size in zip(tensors, self.sizes, strict=True)
+        ]
+        return torch.cat(parts)
+
+    def split(self, vector: Float[Tensor, " n"]) -> tuple[Tensor, ...]:
+        """Return views of ``vector`` with the shapes of the parameters.
+
+        Raises:
+            InputError: ``vector`` does not have ``size`` entries.
+        """
+        if vector.shape != (self.size,):
+            raise InputError(f"A vector of shape ({self.size},) is needed; given {tuple(vector.shape)}.")
+        parts = vector.split(self.sizes)
+        return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    def vector(self) -> Float[Tensor, " n"]:
+        """Return the current values as one detached vector (a copy)."""
+        return self.join(p.detach() for p in self.tensors)
+
+    @torch.no_grad()
+    def assign(self, vector: Float[Tensor, " n"]) -> None:
+        """Write ``vector`` into the parameters, in place."""
+        for tensor, part in zip(self.tensors, self.split(vector), strict=True):
+            tensor.copy_(part)
+
+    def state(self) -> tuple[int, ...]:
+        """Return the version counters: they change whenever a parameter is written in place or replaced."""
+        return tuple(v for p in self.tensors for v in (id(p), p.data_ptr(), p._version))

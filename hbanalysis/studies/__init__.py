@@ -1,0 +1,25 @@
+"""The experiments of the paper, each a frozen configuration in and a row out."""
+
+from hbanalysis.errors import unknown_name
+from hbanalysis.studies.base import Parameter, Study
+from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
+
+__all__ = ["Parameter", "Study", "get", "names"]
+
+_STUDIES: dict[str, Study] = {study.name: study for study in (SpectrumVsBatch(),)}
+
+
+def names() -> list[str]:
+    """Return the names of the studies."""
+    return list(_STUDIES)
+
+
+def get(name: str) -> Study:
+    """Return a study by name.
+
+    Raises:
+        InputError: Unknown name; the message lists the nearest.
+    """
+    if name not in _STUDIES:
+        raise unknown_name("study", name, _STUDIES)
+    return _STUDIES[name]

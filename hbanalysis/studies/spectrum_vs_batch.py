@@ -1,0 +1,231 @@
+"""Spectrum of the weight Hessian against batch size (paper, section 2: Table 1, Figs. 1 and 2)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from typing import Any
+
+from hbanalysis.errors import InputError, require
+from hbanalysis.store import Row, Store
+from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
+from hbanalysis.studies.trained_model import measure_trained_model
+from hbanalysis.training import TrainingConfig
+
+# Seconds of one thread for the gradient of one sample, measured; they order the work and feed the progress bar only.
+_GRADIENT_SECONDS = {"M1": 2e-4, "C1": 2.8e-3, "C2": 4e-3, "C3": 4e-3, "CR": 3e-2}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured on a trained network.
+
+    Attributes:
+        eigenvalues: How many of the largest eigenvalues of the training loss.
+        test_eigenvalues: The same for the test loss, whose crowded spectrum costs three times as many products.
+        tolerance: Relative error allowed for each.
+        epsilons: FGSM sizes in units of [0, 1].
+        half_width: The landscape runs over t in [-half_width, half_width] along the first eigenvector.
+        points: Number of values of t, odd so that 0 is one of them.
+        test_samples: The first n test samples; ``None`` takes all.
+    """
+
+    eigenvalues: int = 20
+    test_eigenvalues: int = 5
+    tolerance: float = 1e-4
+    epsilons: tuple[float, ...] = (0.1, 0.2)
+    half_width: float = 0.5
+    points: int = 21
+    test_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.eigenvalues >= 1, f"eigenvalues must be at least 1; given {self.eigenvalues}.")
+        require(self.test_eigenvalues >= 1, f"test_eigenvalues must be at least 1; given {self.test_eigenvalues}.")
+        require(0 < self.tolerance < 1, f"tolerance must lie in (0, 1); given {self.tolerance}.")
+        require(
+            bool(self.epsilons) and all(0 <= eps <= 1 for eps in self.epsilons),
+            f"epsilons must be sizes in [0, 1]; given {list(self.epsilons)}.",
+        )
+        require(self.half_width > 0, f"half_width must be positive; given {self.half_width}.")
+        require(
+            self.points >= 3 and self.points % 2 == 1,
+            f"points must be odd and at least 3; given {self.points}.",
+        )
+
+
+@dataclass(frozen=True)
+class BatchSizeCell:
+    """One training and what is measured on it."""
+
+    training: TrainingConfig
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of cells: one network on one data set, batch sizes times seeds."""
+
+    base: TrainingConfig
+    batch_sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    measure: Measure
+
+
+_CIFAR_EPSILONS = (0.02, 0.01)
+_M1 = TrainingConfig("mnist", "M1", 64)
+_C1 = TrainingConfig("cifar10", "C1", 128)
+_C2 = TrainingConfig("cifar10", "C2", 256)
+PRESETS: dict[str, tuple[Block, ...]] = {
+    "tiny": (
+        Block(
+            TrainingConfig("digits", "M1", 50, train_samples=200, target_loss=0.5, max_epochs=30),
+            (50, 100),
+            (0,),
+            Measure(eigenvalues=3, test_eigenvalues=1, tolerance=1e-2, epsilons=(0.1,), points=5, test_samples=100),
+        ),
+    ),
+    "digits": (Block(TrainingConfig("digits", "M1", 16), (16, 64, 256), (0, 1, 2), Measure()),),
+    "mnist": (Block(_M1, (64, 256, 1024), (0,), Measure()),),
+    "small": (
+        Block(
+            TrainingConfig("cifar10", "C1", 32, train_samples=5000),
+            (32, 128, 512),
+            (0,),
+            Measure(epsilons=_CIFAR_EPSILONS, test_samples=2000),
+        ),
+    ),
+    "paper": (
+        Block(
+            _C1,
+            (16, 32, 64, 128, 256, 512, 1024, 2048),
+            (0, 1, 2),
+            Measure(epsilons=_CIFAR_EPSILONS),
+        ),
+        Block(_C2, (256, 512, 1024, 2048), (0, 1, 2), Measure(epsilons=_CIFAR_EPSILONS)),
+        Block(_M1, (64, 128, 256, 512, 1024, 2048), (0, 1, 2, 3, 4), Measure()),
+    ),
+}
+
+
+class SpectrumVsBatch(Study):
+    """Train to loss 1e-3 at several batch sizes; compare top eigenvalues, landscapes and FGSM accuracy."""
+
+    name = "spectrum_vs_batch"
+    title = "Spectrum against batch size"
+    revision = 1
+    notebook = "01_spectrum_vs_batch"
+    scales = ("digits", "mnist", "small", "paper")
+    budget = 420.0
+    parameters = {
+        "batch_sizes": Parameter(list[int], "Samples a step, each in 1..N."),
+        "seeds": Parameter(list[int], "Seeds of initialisation and order."),
+        "dataset": Parameter(str, "Name of the data set: digits, mnist, fashion_mnist, cifar10, ..."),
+        "network": Parameter(str, "C1, C2, C3, M1 or CR."),
+        "activation": Parameter(str, "relu, softplus(20) or elu(1)."),
+        "learning_rate": Parameter(float, "Initial learning rate, positive."),
+        "momentum": Parameter(float, "Momentum in [0, 1)."),
+        "schedule": Parameter(str, "constant, step(5, 0.5) or milestones(0.2, 30, 60)."),
+        "target_loss": Parameter(float, "Mean training loss that ends a training."),
+        "max_epochs": Parameter(int, "Cap on epochs."),
+        "train_samples": Parameter(int, "The first n training samples."),
+        "test_samples": Parameter(int, "The first n test samples."),
+        "eigenvalues": Parameter(int, "How many of the largest eigenvalues of the training loss."),
+        "test_eigenvalues": Parameter(int, "How many of the largest eigenvalues of the test loss."),
+        "tolerance": Parameter(float, "Relative error allowed for each eigenvalue."),
+        "epsilons": Parameter(list[float], "FGSM sizes in units of [0, 1]."),
+        "half_width": Parameter(float, "The landscape runs over +- this distance along v1."),
+        "points": Parameter(int, "Distances at which the landscape is measured, odd."),
+    }
+    bands = {
+        "epochs": (0.6, 1.7),
+        "at_target.accuracy_train": (0.995, 1.005),
+        "at_target.accuracy_test": (0.97, 1.03),
+        "at_target.lambda1_train": (0.5, 2.0),
+        "at_target.lambda1_test": (0.5, 2.0),
+        "at_target.fgsm.0.accuracy_test": (0.75, 1.35),
+    }
+
+    def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
+        cells = []
+        for block in _selected(scale, chosen):
+            training = {f.name: getattr(block.base, f.name) for f in fields(TrainingConfig)}
+            training |= {name: value for name, value in chosen.items() if name in training}
+            measure = asdict(block.measure)
+            measure |= {name: value for name, value in chosen.items() if name in measure}
+            sizes = chosen.get("batch_sizes", block.batch_sizes)
+            for size, seed in product(sizes, chosen.get("seeds", block.seeds)):
+                config = TrainingConfig(**{**training, "batch_size": size, "seed": seed})
+                cells.append(BatchSizeCell(config, Measure(**measure)))
+        return list(dict.fromkeys(cells))
+
+    def config(self, cell: Cell) -> dict[str, Any]:
+        """Return the configuration of a cell as JSON data."""
+        measure = asdict(cell.measure)
+        return {
+            "training": asdict(cell.training),
+            "measure": {**measure, "epsilons": list(cell.measure.epsilons)},
+        }
+
+    def from_config(self, config: Mapping[str, Any]) -> Cell:
+        """Return the cell of a configuration.
+
+        Raises:
+            InputError: A field is missing or unknown.
+        """
+        try:
+            measure = {**config["measure"], "epsilons": tuple(config["measure"]["epsilons"])}
+            return BatchSizeCell(TrainingConfig(**config["training"]), Measure(**measure))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"This is no configuration of {self.name}: {error}.") from error
+
+    def label(self, cell: Cell) -> str:
+        """Return network, data set, batch size and seed."""
+        t = cell.training
+        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}"
+
+    def cost(self, cell: Cell) -> float:
+        """Return CPU seconds of training plus measuring; see `_split`."""
+        return sum(_split(cell))
+
+    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
+        """Train, measure, write the row; see `Study.compute`."""
+        training, measuring = _split(cell)
+        share = training / (training + measuring)
+        values, provenance = measure_trained_model(
+            cell.training, cell.measure, store, self.key(cell), device, progress, share
+        )
+        row = Row(
+            self.name,
+            self.scale_of(cell),
+            self.revision,
+            self.key(cell),
+            self.config(cell),
+            values,
+            provenance,
+        )
+        store.put(row)
+        return row
+
+
+def _selected(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
+    """Return the blocks of a preset; ``dataset`` and ``network`` select among several and replace in a single one."""
+    blocks = PRESETS[scale]
+    if len(blocks) == 1:
+        return list(blocks)
+    wanted = {name: chosen[name] for name in ("dataset", "network") if name in chosen}
+    match = [b for b in blocks if all(getattr(b.base, name) == value for name, value in wanted.items())]
+    if not match:
+        offered = sorted({f"{b.base.network} on {b.base.dataset}" for b in blocks})
+        raise InputError(
+            f"The scale {scale!r} has {', '.join(offered)}; given {wanted}. Use a scale of a single network "
+            "(digits, mnist or small) to replace both."
+        )
+    return match
+
+
+def _split(cell: BatchSizeCell) -> tuple[float, float]:
+    """Estimate CPU seconds of training and of measuring; epochs to the target as seen on digits and MNIST."""
+    t, samples = cell.training, cell.training.samples
+    gradient = _GRADIENT_SECONDS[t.network] * samples
+    epochs = 38 * (t.batch_size / 64) ** 0.7 * (1437 / samples) ** 0.3
+    products = 2.2 * cell.measure.eigenvalues + 20
+    return gradient * epochs * (1 + 8 / t.batch_size), gradient * (3.3 * products + 8) + 1

@@ -1,0 +1,266 @@
+"""What is measured on a trained network: losses, accuracies, spectra, FGSM accuracy, the landscape along v1.
+
+The phases are kept one by one in the store's work folder, so an interrupted cell goes on with the first unfinished one.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hbanalysis import checkpoints, data, training
+from hbanalysis.eigen import Eigenpairs, eigsh
+from hbanalysis.errors import StoreError
+from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
+from hbanalysis.landscape import along_direction
+from hbanalysis.operators import WeightHessian
+from hbanalysis.provenance import Stopwatch, environment
+from hbanalysis.store import Store, finite, write_atomically
+from hbanalysis.studies.base import CellProgress
+
+SETS = ("train", "test")
+
+
+class MeasureLike(Protocol):
+    """The fields of a study's measure that are read here."""
+
+    eigenvalues: int
+    test_eigenvalues: int
+    tolerance: float
+    epsilons: tuple[float, ...]
+    half_width: float
+    points: int
+    test_samples: int | None
+
+
+def measure_trained_model(
+    config: training.TrainingConfig,
+    measure: MeasureLike,
+    store: Store,
+    key: str,
+    device: str | None,
+    progress: CellProgress | None,
+    training_share: float,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train (or reuse the checkpoint), measure, and return values and provenance as JSON data.
+
+    Args:
+        config: The training.
+        measure: What to measure.
+        store: Holds checkpoints and unfinished work.
+        key: Names the work folder.
+        device: ``None`` means CUDA where present, else the CPU.
+        progress: Called at safe points with phase and fraction; may raise to stop.
+        training_share: Share of the cell's cost that is training, for the fraction.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    report = progress or (lambda phase, fraction: None)
+    where = environment(device)
+    sets = {
+        "train": data.load(config.dataset, "train", samples=config.train_samples, device=device),
+        "test": data.load(config.dataset, "test", samples=measure.test_samples, device=device),
+    }
+    folder = store.checkpoint_folder(config.key)
+    work = _Work(store.work_folder(key))
+    with work.clock.phase("training"):
+        record = _trained(config, sets["train"], folder, work, report, training_share)
+    model = config.network_on(device)
+    pairs = {name: (s.images, s.labels) for name, s in sets.items()}
+    cell = _Cell(model, pairs, measure, work, report, training_share)
+    values: dict[str, Any] = {
+        "status": record.status,
+        "epochs": record.epochs,
+        "steps": record.steps,
+        "crossings": record.crossings,
+        "history": record.history,
+        "at_target": None,
+        "epoch_end": None,
+        "landscape": None,
+    }
+    if record.status != "diverged":
+        checkpoints.restore(model, folder / f"{record.final}.safetensors")
+        values["at_target"] = cell.full()
+        values["landscape"] = cell.landscape()
+        if record.status == "reached":
+            same = record.epochs == int(record.epochs)
+            checkpoints.restore(model, folder / f"{training.EPOCH_END}.safetensors")
+            values["epoch_end"] = _short(values["at_target"]) if same else cell.short()
+    provenance = {
+        **where,
+        "seconds": {name: round(s, 1) for name, s in work.clock.seconds.items()},
+        "cpu_seconds": round(work.clock.cpu_seconds, 1),
+        "checkpoint_sha256": record.checkpoints[record.final],
+    }
+    work.discard()
+    return finite(values), provenance
+
+
+def _trained(
+    config: training.TrainingConfig,
+    samples: data.Samples,
+    folder: Path,
+    work: "_Work",
+    report: CellProgress,
+    share: float,
+) -> training.Record:
+    def step(fraction: float) -> None:
+        try:
+            report("training", share * fraction)
+        except BaseException:
+            work.save()
+            raise
+
+    return training.train(config, samples, folder, step)
+
+
+class _Work:
+    """Finished phases and the clock of one cell, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "phases.json"
+        notes: dict[str, Any] = {}
+        if self._path.is_file():
+            try:
+                notes = json.loads(self._path.read_text())
+            except json.JSONDecodeError as error:
+                raise StoreError(f"Cannot read {self._path}: {error}. Delete it; the phases run again.") from error
+        self.results: dict[str, Any] = notes.get("results", {})
+        self.clock = Stopwatch(notes.get("seconds"), notes.get("cpu_seconds", 0.0))
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return the result of a phase, computed and kept the first time."""
+        if name not in self.results:
+            try:
+                with self.clock.phase(name):
+                    self.results[name] = finite(compute())
+            finally:
+                self.save()
+        return self.results[name]
+
+    def save(self) -> None:
+        """Keep results and clock."""
+        notes = {
+            "results": self.results,
+            "seconds": self.clock.seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
+        }
+        write_atomically(self._path, json.dumps(notes))
+
+    def discard(self) -> None:
+        """Remove the folder: the row holds everything now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Cell:
+    """The measurements on one model, in phases."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sets: Mapping[str, tuple[Tensor, Tensor]],
+        measure: MeasureLike,
+        work: _Work,
+        report: CellProgress,
+        share: float,
+    ) -> None:
+        self.model, self.sets, self.measure, self.work = model, sets, measure, work
+        self._report, self._share = report, share
+
+    def full(self) -> dict[str, Any]:
+        """Everything at the target: losses, gradient, top eigenvalues, FGSM."""
+        self._report("evaluation", self._share)
+        values = self.work.once("evaluation", self._evaluation)
+        for index, name in enumerate(SETS):
+            begin = 0.75 * index
+            values = values | self.work.once(f"spectrum_{name}", lambda: self._spectrum(name, begin))
+        self._tick("attack", 0.86)
+        return values | {"fgsm": self.work.once("attack", self._fgsm)}
+
+    def short(self) -> dict[str, Any]:
+        """Losses, accuracies and lambda1 only, for the end of the epoch."""
+        return self.work.once("epoch_end", self._short)
+
+    def landscape(self) -> dict[str, Any]:
+        """Train and test loss along the first eigenvector of the training loss."""
+        return self.work.once("landscape", self._landscape)
+
+    def _evaluation(self) -> dict[str, Any]:
+        values = {}
+        for name in SETS:
+            values[f"loss_{name}"], values[f"accuracy_{name}"] = evaluate(self.model, *self.sets[name])
+        return values
+
+    def _spectrum(self, name: str, begin: float) -> dict[str, Any]:
+        count = self.measure.eigenvalues if name == "train" else self.measure.test_eigenvalues
+        pairs, H = self._eigsh(name, count, "spectrum", begin)
+        values = {
+            f"lambda1_{name}": pairs.values[0].item(),
+            f"spectrum_{name}": pairs.values.tolist(),
+            f"bounds_{name}": pairs.bounds.tolist(),
+            f"converged_{name}": pairs.converged,
+            f"products_{name}": pairs.products,
+        }
+        if name == "train":
+            gradient = H.gradient().double()
+            v1 = pairs.vectors[:, 0].double()
+            values["gradient_norm_train"] = gradient.square().sum().sqrt().item()
+            values["slope_train"] = (gradient @ v1).item()
+            checkpoints.save(self.work.folder / "direction.safetensors", {"v1": pairs.vectors[:, 0]})
+        return values
+
+    def _fgsm(self) -> list[dict[str, float]]:
+        rows = []
+        for eps in self.measure.epsilons:
+            accuracies = {f"accuracy_{n}": accuracy_under_fgsm(self.model, *self.sets[n], eps) for n in SETS}
+            rows.append({"epsilon": eps, **accuracies})
+            self._tick("attack", 0.87)
+        return rows
+
+    def _landscape(self) -> dict[str, Any]:
+        v1 = checkpoints.load(self.work.folder / "direction.safetensors")[0]["v1"]
+        half = self.measure.points // 2
+        distances = [self.measure.half_width * i / half for i in range(-half, half + 1)]
+        sets = [self.sets[name] for name in SETS]
+        curves = along_direction(
+            self.model, v1, distances, *sets, show=lambda f: self._tick("landscape", 0.88 + 0.06 * f)
+        )
+        spectrum = self.work.results["spectrum_train"]
+        return {
+            "t": distances,
+            "loss_train": curves[0],
+            "loss_test": curves[1],
+            "slope_train": spectrum["slope_train"],
+            "curvature_train": spectrum["lambda1_train"],
+        }
+
+    def _short(self) -> dict[str, Any]:
+        values = self._evaluation()
+        for name in SETS:
+            pairs, _ = self._eigsh(name, 1, "epoch end", 0.94)
+            values[f"lambda1_{name}"] = pairs.values[0].item()
+        return values
+
+    def _eigsh(self, name: str, k: int, phase: str, begin: float) -> tuple[Eigenpairs, WeightHessian]:
+        H = WeightHessian(self.model, *self.sets[name])
+        length = 0.7 if name == "train" and k > 1 else 0.1
+        guess = 2.3 * k + 12
+        pairs = eigsh(
+            H,
+            min(k, H.shape[0]),
+            tol=self.measure.tolerance,
+            show=lambda done, worst: self._tick(f"{phase} {name}", begin + length * min(1.0, done / guess) * (k > 1)),
+        )
+        return pairs, H
+
+    def _tick(self, phase: str, fraction: float) -> None:
+        self._report(phase, self._share + (1 - self._share) * min(fraction, 0.99))
+
+
+def _short(full: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("loss", "accuracy", "lambda1")
+    return {f"{name}_{s}": full[f"{name}_{s}"] for name in kept for s in SETS}

@@ -1,0 +1,365 @@
+"""SGD with momentum until the mean training loss reaches a target, as in the paper's section 2.
+
+Where a run stops decides lambda1: between losses 1e-2 and 1e-3 it falls several-fold. So once the running loss nears the
+next threshold, the loss of the whole set is measured every quarter epoch, and the first state at or below each threshold
+is kept.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hbanalysis import checkpoints, networks
+from hbanalysis.data import DATASETS, Samples
+from hbanalysis.errors import InputError, StoreError, require, unknown_name
+from hbanalysis.evaluation import evaluate
+from hbanalysis.schedules import learning_rate
+from hbanalysis.store import digest, write_atomically
+
+REVISION = 1  # raised when a change here changes what a training means
+THRESHOLDS = (1e-1, 1e-2, 3e-3, 1e-3)
+NEAR = 1.3  # the whole set is measured once the running loss is expected below NEAR times the next threshold
+SAVE_EVERY = 60.0  # seconds between states kept for resuming
+MICRO_BATCH = {"cpu": 256}
+EPOCH_END = "epoch-end"
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What decides a training; its hash names the checkpoints.
+
+    Attributes:
+        dataset: Name of the data set.
+        network: ``C1``, ``C2``, ``C3``, ``M1`` or ``CR``.
+        batch_size: Samples a step; the last step of an epoch takes what is left.
+        seed: Seed of initialisation and order.
+        train_samples: The first n training samples; ``None`` takes all.
+        activation: See `hbanalysis.networks.activation`.
+        learning_rate: Initial learning rate.
+        momentum: Heavy-ball momentum.
+        schedule: See `hbanalysis.schedules`.
+        target_loss: Mean training loss (whole set, eval mode) that ends the training.
+        max_epochs: Cap, reported when the target was not reached.
+        precision: ``float32``, or ``bfloat16`` for autocast in training steps only.
+        ghost_batch: Samples that share batch-normalisation statistics; ``None`` means the whole batch.
+    """
+
+    dataset: str
+    network: str
+    batch_size: int
+    seed: int = 0
+    train_samples: int | None = None
+    activation: str = "relu"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    schedule: str = "constant"
+    target_loss: float = 1e-3
+    max_epochs: int = 1000
+    precision: str = "float32"
+    ghost_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise unknown_name("data set", self.dataset, DATASETS)
+        if self.network not in networks.names():
+            raise unknown_name("network", self.network, networks.names())
+        networks.activation(self.activation)
+        learning_rate(self.schedule, self.learning_rate, 0)
+        size = self.samples
+        require(
+            1 <= self.batch_size <= size,
+            f"batch_size must lie in 1..{size} (the training set); given {self.batch_size}.",
+        )
+        require(self.learning_rate > 0, f"learning_rate must be positive; given {self.learning_rate}.")
+        require(0 <= self.momentum < 1, f"momentum must lie in [0, 1); given {self.momentum}.")
+        require(self.target_loss > 0, f"target_loss must be positive; given {self.target_loss}.")
+        require(self.max_epochs >= 1, f"max_epochs must be at least 1; given {self.max_epochs}.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise unknown_name("precision", self.precision, ("float32", "bfloat16"))
+
+    @property
+    def samples(self) -> int:
+        """Number of training samples.
+
+        Raises:
+            InputError: More samples asked for than the set has.
+        """
+        size = DATASETS[self.dataset].splits["train"]
+        if self.train_samples is None:
+            return size
+        if not 1 <= self.train_samples <= size:
+            raise InputError(f"train_samples must lie in 1..{size}; given {self.train_samples}.")
+        return self.train_samples
+
+    @property
+    def key(self) -> str:
+        """Return the name of the checkpoints: the hash of configuration and training revision."""
+        return digest({"training": asdict(self), "revision": REVISION})[:20]
+
+    def network_on(self, device: str | torch.device) -> nn.Sequential:
+        """Return the freshly initialised network on a device.
+
+        On a CPU it is laid out channels last, which is about 1.5 times faster and changes nothing but rounding.
+        """
+        description = DATASETS[self.dataset]
+        model = networks.build(
+            self.network,
+            description.shape,
+            description.classes,
+            activation_name=self.activation,
+            seed=self.seed,
+            device=device,
+        )
+        return model.to(memory_format=torch.channels_last) if torch.device(device).type == "cpu" else model
+
+
+@dataclass
+class Record:
+    """The course of a training; what `train` returns and keeps beside the checkpoints.
+
+    Attributes:
+        status: ``reached``, ``cap`` (target not reached in ``max_epochs``) or ``diverged``.
+        epochs: Epochs until the target was crossed (a multiple of a quarter), or all of them.
+        steps: Steps until then.
+        crossings: For each threshold reached: threshold, epoch, step and the exact mean loss.
+        history: For each epoch: epoch, step, running loss, learning rate.
+        seconds: Wall time of the training steps and measurements.
+        checkpoints: SHA-256 of each file by its stem.
+    """
+
+    status: str = "running"
+    epochs: float = 0.0
+    steps: int = 0
+    crossings: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    checkpoints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def final(self) -> str:
+        """Return the stem of the checkpoint at the target, or of the last state if it was not reached."""
+        return stem(self.crossings[-1]["threshold"]) if self.status == "reached" else EPOCH_END
+
+
+def stem(threshold: float) -> str:
+    """Return the file stem of the checkpoint at the first crossing of a threshold."""
+    return f"loss-{threshold:g}"
+
+
+def train(config: TrainingConfig, samples: Samples, folder: Path, progress: Progress | None = None) -> Record:
+    """Train a network, or finish a training that was interrupted, and keep its checkpoints in ``folder``.
+
+    Args:
+        config: What to train.
+        samples: The training set on the device that trains.
+        folder: Receives ``loss-<threshold>.safetensors`` at each first crossing, ``epoch-end.safetensors`` at the end
+            of the epoch in which the target was crossed, and ``training.json``.
+        progress: Called after each step with the fraction done (a guess from the loss). An exception raised there
+            stops the training; the state is kept and a later call goes on from the same step, bit for bit on the same
+            machine, versions and number of threads.
+
+    Raises:
+        StoreError: The folder cannot be written, or holds a damaged file.
+        InputError: The samples do not fit the configuration.
+    """
+    require(
+        len(samples) == config.samples,
+        f"The configuration asks for {config.samples} training samples; given {len(samples)}.",
+    )
+    done = folder / "training.json"
+    if done.is_file():
+        return load_record(folder)
+    run = _Run(config, samples, folder)
+    run.resume()
+    run.loop(progress or (lambda fraction: None))
+    write_atomically(done, json.dumps(asdict(run.record), indent=1, sort_keys=True) + "\n")
+    run.resume_path.unlink(missing_ok=True)
+    return run.record
+
+
+def load_record(folder: Path) -> Record:
+    """Return the record of a finished training.
+
+    Raises:
+        StoreError: It is not there or damaged.
+    """
+    path = folder / "training.json"
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise StoreError(f"Cannot read {path}: {error}. Delete {folder} to train again.") from error
+
+
+class _Run:
+    """The state of one training: model, optimiser, place in the epoch, sums since the last mark."""
+
+    def __init__(self, config: TrainingConfig, samples: Samples, folder: Path) -> None:
+        self.config, self.samples, self.folder = config, samples, folder
+        self.device = samples.images.device
+        self.model = config.network_on(self.device).train()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
+        self.record = Record()
+        self.epoch, self.step = 0, 0  # step counts within the epoch
+        self.total = torch.zeros((), dtype=torch.float64, device=self.device)  # summed loss since the mark
+        self.count = 0
+        self.epoch_total, self.epoch_count = 0.0, 0
+        self.previous: float | None = None
+        self.resume_path = folder / "resume.safetensors"
+        self.steps = math.ceil(config.samples / config.batch_size)
+        self.marks = {math.ceil(quarter * self.steps / 4): quarter for quarter in (1, 2, 3, 4)}
+        micro = config.ghost_batch if networks.has_batch_norm(self.model) else None
+        if not networks.has_batch_norm(self.model):
+            micro = MICRO_BATCH.get(self.device.type)
+        self.micro = micro or config.batch_size
+        above = [t for t in THRESHOLDS if t > config.target_loss]
+        self.thresholds = [*above, config.target_loss]
+
+    def loop(self, progress: Progress) -> None:
+        """Run epochs until the record has a status."""
+        started = saved = time.monotonic()
+        base = self.record.seconds
+        while self.record.status == "running":
+            self._begin_epoch()
+            while self.step < self.steps and self.record.status != "diverged":
+                self._one_step()
+                if self.step in self.marks:
+                    self._mark()
+                self.record.seconds = base + time.monotonic() - started
+                try:
+                    progress(self._fraction())
+                except BaseException:
+                    self.save()
+                    raise
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self.save()
+                    saved = time.monotonic()
+            self._end_epoch()
+        self.record.checkpoints[EPOCH_END] = self._keep(EPOCH_END)
+
+    def _begin_epoch(self) -> None:
+        generator = torch.Generator().manual_seed(1_000_003 * (self.config.seed + 1) + self.epoch)
+        self.order = torch.randperm(self.config.samples, generator=generator).to(self.device)
+        rate = learning_rate(self.config.schedule, self.config.learning_rate, self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.rate = rate
+
+    def _one_step(self) -> None:
+        size = self.config.batch_size
+        chosen = self.order[self.step * size : (self.step + 1) * size]
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in chosen.split(self.micro):
+            loss = self._loss(self.samples.images[part], self.samples.labels[part])
+            (loss / len(chosen)).backward()
+            self.total += loss.detach()
+        self.optimizer.step()
+        self.count += len(chosen)
+        self.step += 1
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        low = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
+            logits = self.model(x)
+        return F.cross_entropy(logits.float(), y, reduction="sum")
+
+    def _mark(self) -> None:
+        """At a quarter of an epoch: look at the running loss, and measure the whole set where a threshold is near."""
+        total = self.total.item()
+        running = total / self.count
+        self.epoch_total, self.epoch_count = self.epoch_total + total, self.epoch_count + self.count
+        self.total.zero_()
+        self.count = 0
+        if not running < 1e6:
+            self.record.status = "diverged"
+            return
+        expected = running if self.previous is None else running * min(1.0, running / self.previous)
+        self.previous = running
+        done = len(self.record.crossings)
+        if done < len(self.thresholds) and expected <= NEAR * self.thresholds[done]:
+            self._measure()
+
+    def _measure(self) -> None:
+        loss, _ = evaluate(self.model, self.samples.images, self.samples.labels)
+        while len(self.record.crossings) < len(self.thresholds):
+            threshold = self.thresholds[len(self.record.crossings)]
+            if loss > threshold:
+                break
+            name = stem(threshold)
+            self.record.checkpoints[name] = self._keep(name)
+            self.record.epochs = self.epoch + self.marks[self.step] / 4
+            self.record.steps = self.epoch * self.steps + self.step
+            self.record.crossings.append(
+                {
+                    "threshold": threshold,
+                    "epoch": self.record.epochs,
+                    "step": self.record.steps,
+                    "loss_train": loss,
+                }
+            )
+
+    def _end_epoch(self) -> None:
+        self.record.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "step": self.epoch * self.steps + self.step,
+                "loss_running": self.epoch_total / max(self.epoch_count, 1),
+                "learning_rate": self.rate,
+            }
+        )
+        self.epoch += 1
+        self.epoch_total, self.epoch_count = 0.0, 0
+        if self.record.status == "diverged" or len(self.record.crossings) < len(self.thresholds):
+            self.record.epochs, self.record.steps = float(self.epoch), self.epoch * self.steps
+            if self.record.status == "running" and self.epoch >= self.config.max_epochs:
+                self.record.status = "cap"
+        else:
+            self.record.status = "reached"
+        self.step = 0
+
+    def _fraction(self) -> float:
+        """The loss falls about as 1 / t near the end, so target / loss is the share of the way."""
+        by_loss = self.config.target_loss / self.previous if self.previous else 0.0
+        return min(0.99, max(by_loss, (self.epoch + self.step / self.steps) / self.config.max_epochs))
+
+    def _keep(self, name: str) -> str:
+        return checkpoints.save(self.folder / f"{name}.safetensors", self.model.state_dict())
+
+    def save(self) -> None:
+        """Keep everything that a later run needs to go on from this step."""
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        for index, p in enumerate(self.model.parameters()):
+            if "momentum_buffer" in self.optimizer.state[p]:
+                tensors[f"momentum.{index}"] = self.optimizer.state[p]["momentum_buffer"]
+        tensors["total"] = self.total
+        place = {
+            name: getattr(self, name) for name in ("epoch", "step", "count", "epoch_total", "epoch_count", "previous")
+        }
+        checkpoints.save(self.resume_path, tensors, {"record": asdict(self.record), "place": place})
+
+    def resume(self) -> None:
+        """Go to where an interrupted run stopped, if there was one."""
+        if not self.resume_path.is_file():
+            return
+        tensors, notes = checkpoints.load(self.resume_path)
+        self.record = Record(**notes["record"])
+        for name, value in notes["place"].items():
+            setattr(self, name, value)
+        prefix = "model."
+        self.model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        for index, p in enumerate(self.model.parameters()):
+            if f"momentum.{index}" in tensors:
+                # Adding to zeros keeps the memory layout of the parameter, and with it the order of the sums.
+                buffer = torch.zeros_like(p).copy_(tensors[f"momentum.{index}"])
+                self.optimizer.state[p]["momentum_buffer"] = buffer
+        self.total.copy_(tensors["total"])
