@@ -1,3 +1,36 @@
-"""Hessian-based analysis of large-batch training and of robustness to adversaries."""
+"""Hessian-based analysis of large-batch training and of robustness to adversaries.
+
+The names below are the public face; they load PyTorch when first used, so that ``import hbanalysis`` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hbanalysis.attacks import fgsm
+    from hbanalysis.eigen import Eigenpairs, eigsh, power_iteration
+    from hbanalysis.errors import ConvergenceWarning, InputError
+    from hbanalysis.operators import WeightHessian
 
 __version__ = "0.1.0"
+__all__ = ["ConvergenceWarning", "Eigenpairs", "InputError", "WeightHessian", "eigsh", "fgsm", "power_iteration"]
+
+_HOMES = {
+    "ConvergenceWarning": "errors",
+    "Eigenpairs": "eigen",
+    "InputError": "errors",
+    "WeightHessian": "operators",
+    "eigsh": "eigen",
+    "fgsm": "attacks",
+    "power_iteration": "eigen",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hbanalysis' has no attribute {name!r}")
+    return getattr(import_module(f"hbanalysis.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

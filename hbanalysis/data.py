@@ -7,15 +7,16 @@ folder that the user fills. Nothing is downloaded unless `fetch` is called.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from platformdirs import user_cache_path
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from hbanalysis.errors import InputError, MissingDataError, unknown_name
+from hbanalysis.folders import user_cache
 
 ROOT_VARIABLE = "HBANALYSIS_DATA"
 
@@ -85,7 +86,7 @@ def describe(name: str) -> Description:
 
 def root(given: str | Path | None = None) -> Path:
     """Return the folder of the data sets: ``given``, else ``HBANALYSIS_DATA``, else the user's cache folder."""
-    return Path(given or os.environ.get(ROOT_VARIABLE) or user_cache_path("hbanalysis") / "data")
+    return Path(given or os.environ.get(ROOT_VARIABLE) or user_cache() / "data")
 
 
 def available(name: str, folder: str | Path | None = None) -> bool:
@@ -171,10 +172,10 @@ def _digits(split: str) -> tuple[Tensor, Tensor]:
     return images.clamp(0.0, 1.0), torch.from_numpy(bunch.target[chosen]).to(torch.int64)
 
 
-def _torchvision(description: Description, split: str, where: Path, download: bool):  # noqa: ANN202
+def _torchvision(description: Description, split: str, where: Path, download: bool) -> Any:
     from torchvision import datasets
 
-    loader = getattr(datasets, description.loader)
+    loader = getattr(datasets, str(description.loader))
     choice = {"split": split} if description.loader == "SVHN" else {"train": split == "train"}
     return loader(str(where), download=download, **choice)
 
@@ -191,7 +192,7 @@ def _present(description: Description, split: str, where: Path) -> bool:
     return True
 
 
-def _tensors(dataset) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """The three layouts of torchvision: (N, H, W) tensor, (N, H, W, C) array, (N, C, H, W) array; all 8 bit."""
     pixels = torch.as_tensor(dataset.data)
     if pixels.ndim == 3:

@@ -3,23 +3,27 @@
 An operator has ``shape``, ``dtype``, ``device``, ``products`` (columns multiplied so far), ``@`` and ``to_scipy()``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
-import psutil
+import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from hbanalysis.errors import InputError, NumericalError
 from hbanalysis.losses import PerSampleLoss, resolve
+from hbanalysis.memory import available
 from hbanalysis.parameters import ParameterSpace
 
 Batch = tuple[Tensor, Tensor]
+LARGEST_BUDGET = 2 << 30
 DEFAULT_CHUNK = {"cpu": 100, "cuda": 1000}
 
 
+@runtime_checkable
 class SymmetricOperator(Protocol):
     """What the eigensolvers need of an operator."""
 
@@ -49,9 +53,9 @@ class WeightHessian:
 
     .. math:: H = \nabla^2_\theta \; \frac1N \sum_{i=1}^N \ell(f_\theta(x_i), y_i)
 
-    The sum runs over samples, not batches, so the result does not depend on how the set is cut into chunks. Products run
-    in eval mode (batch normalisation uses its running statistics, as in the authors' code) and leave the model as it
-    was: modes, buffers, ``.grad``, ``requires_grad`` and the random state.
+    The sum runs over samples, not batches, so the result does not depend on how the set is cut into chunks. Products
+    run in eval mode (batch normalisation uses its running statistics, as in the authors' code) and leave the model as
+    it was: modes, buffers, ``.grad``, ``requires_grad`` and the random state.
 
     Args:
         model: A module mapping a batch of inputs to outputs.
@@ -60,8 +64,9 @@ class WeightHessian:
         loss: ``"cross_entropy"``, ``"squared_error"`` or a callable returning one loss a sample.
         parameters: Name patterns that select a block of the Hessian; ``None`` takes every parameter.
         chunk_size: Samples differentiated at once; memory grows with it.
-        memory_budget: Bytes that retained gradient graphs may take; ``None`` means a quarter of the memory free now,
-            0 retains nothing. A retained chunk skips the forward and first backward pass of each later product.
+        memory_budget: Bytes that retained gradient graphs may take; ``None`` means an eighth of the memory free now,
+            2 GiB at most; 0 retains nothing. A retained chunk skips the forward and first backward pass of each later
+            product.
 
     Cost: a product takes about 2.5 to 3 gradients per chunk recomputed and 1.5 to 2 retained.
 
@@ -97,7 +102,8 @@ class WeightHessian:
         self._loss = resolve(loss)
         self._chunk_size = chunk_size or DEFAULT_CHUNK.get(self.device.type, 1000)
         self._data = _checked(data, targets)
-        self._budget = _default_budget(self.device) if memory_budget is None else memory_budget
+        spare = min(available(self.device) // 8, LARGEST_BUDGET)
+        self._budget = spare if memory_budget is None else memory_budget
         self._retained: list[tuple[Tensor | None, ...]] = []
         self._state: tuple[int, ...] | None = None
         self._bytes = 0
@@ -151,7 +157,7 @@ class WeightHessian:
     def to_scipy(self) -> LinearOperator:
         """Return a SciPy ``LinearOperator`` over float64 NumPy vectors."""
 
-        def multiply(array):  # noqa: ANN001, ANN202
+        def multiply(array: np.ndarray) -> np.ndarray:
             columns = torch.from_numpy(array).to(self.device, self.dtype)
             return (self @ columns).double().cpu().numpy()
 
@@ -198,13 +204,11 @@ class WeightHessian:
         for index, (x, y) in enumerate(self._chunks()):
             if index < kept:
                 continue
-            saved = _SavedBytes()
-            with saved:
-                gradient = self._first(x, y, index, graph=True)
-            if index == 0:
-                self._bytes = saved.total
+            if self._budget and not self._bytes:
+                self._bytes = _graph_bytes(partial(self._first, x, y, index, graph=True))
+            gradient = self._first(x, y, index, graph=True)
             used += self._bytes
-            if index == len(self._retained) and used <= self._budget:
+            if self._budget and index == len(self._retained) and used <= self._budget:
                 self._retained.append(gradient)
             yield gradient
 
@@ -219,26 +223,23 @@ class WeightHessian:
         return self.space.join(second)
 
 
-class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes of the distinct tensors that autograd keeps for the backward passes."""
+def _graph_bytes(build: Callable[[], object]) -> int:
+    """Return the bytes of the distinct tensors that autograd keeps while ``build`` runs.
 
-    def __init__(self) -> None:
-        self._seen: dict[int, int] = {}
-        super().__init__(self._pack, lambda tensor: tensor)
+    The graph holds indices into a list that is cleared here. Were it to hold the tensors, an operation that saves its
+    own output would own itself, a cycle that is never freed.
+    """
+    saved: list[Tensor] = []
 
-    def _pack(self, tensor: Tensor) -> Tensor:
-        self._seen[tensor.data_ptr()] = tensor.nbytes
-        return tensor
+    def pack(tensor: Tensor) -> int:
+        saved.append(tensor)
+        return len(saved) - 1
 
-    @property
-    def total(self) -> int:
-        return sum(self._seen.values())
-
-
-def _default_budget(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 4
-    return psutil.virtual_memory().available // 4
+    with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+        build()
+    total = sum({tensor.data_ptr(): tensor.nbytes for tensor in saved}.values())
+    saved.clear()
+    return total
 
 
 def _checked(data: Tensor | Iterable[Batch], targets: Tensor | None) -> Batch | Iterable[Batch]:

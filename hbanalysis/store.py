@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from hbanalysis.errors import InputError, StoreError
+from hbanalysis.folders import user_cache
 
 SCHEMA = 1
 STORE_VARIABLE = "HBANALYSIS_STORE"
@@ -142,7 +141,7 @@ class Store:
     origin = "here"
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root or os.environ.get(STORE_VARIABLE) or user_cache_path("hbanalysis") / "store").absolute()
+        self.root = Path(root or os.environ.get(STORE_VARIABLE) or user_cache() / "store").absolute()
 
     @property
     def _rows(self) -> Path:

@@ -1,8 +1,8 @@
 """SGD with momentum until the mean training loss reaches a target, as in the paper's section 2.
 
-Where a run stops decides lambda1: between losses 1e-2 and 1e-3 it falls several-fold. So once the running loss nears the
-next threshold, the loss of the whole set is measured every quarter epoch, and the first state at or below each threshold
-is kept.
+Where a run stops decides lambda1: between losses 1e-2 and 1e-3 it falls several-fold. So once the running loss nears
+the next threshold, the loss of the whole set is measured every quarter epoch, and the first state at or below each
+threshold is kept.
 """
 
 import json
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from hbanalysis.errors import InputError, require
 from hbanalysis.store import Row, Store
@@ -115,7 +115,7 @@ class SpectrumVsBatch(Study):
     notebook = "01_spectrum_vs_batch"
     scales = ("digits", "mnist", "small", "paper")
     budget = 420.0
-    parameters = {
+    parameters: ClassVar = {
         "batch_sizes": Parameter(list[int], "Samples a step, each in 1..N."),
         "seeds": Parameter(list[int], "Seeds of initialisation and order."),
         "dataset": Parameter(str, "Name of the data set: digits, mnist, fashion_mnist, cifar10, ..."),
@@ -135,7 +135,7 @@ class SpectrumVsBatch(Study):
         "half_width": Parameter(float, "The landscape runs over +- this distance along v1."),
         "points": Parameter(int, "Distances at which the landscape is measured, odd."),
     }
-    bands = {
+    bands: ClassVar = {
         "epochs": (0.6, 1.7),
         "at_target.accuracy_train": (0.995, 1.005),
         "at_target.accuracy_test": (0.97, 1.03),

@@ -6,8 +6,9 @@ The phases are kept one by one in the store's work folder, so an interrupted cel
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from hbanalysis.eigen import Eigenpairs, eigsh
 from hbanalysis.errors import StoreError
 from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
 from hbanalysis.landscape import along_direction
+from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
 from hbanalysis.provenance import Stopwatch, environment
 from hbanalysis.store import Store, finite, write_atomically
@@ -25,6 +27,7 @@ from hbanalysis.studies.base import CellProgress
 SETS = ("train", "test")
 
 
+@runtime_checkable
 class MeasureLike(Protocol):
     """The fields of a study's measure that are read here."""
 
@@ -59,6 +62,7 @@ def measure_trained_model(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     report = progress or (lambda phase, fraction: None)
+    keep_freed_memory()
     where = environment(device)
     sets = {
         "train": data.load(config.dataset, "train", samples=config.train_samples, device=device),
@@ -176,8 +180,7 @@ class _Cell:
         self._report("evaluation", self._share)
         values = self.work.once("evaluation", self._evaluation)
         for index, name in enumerate(SETS):
-            begin = 0.75 * index
-            values = values | self.work.once(f"spectrum_{name}", lambda: self._spectrum(name, begin))
+            values = values | self.work.once(f"spectrum_{name}", partial(self._spectrum, name, 0.75 * index))
         self._tick("attack", 0.86)
         return values | {"fgsm": self.work.once("attack", self._fgsm)}
 
