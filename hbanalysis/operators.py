@@ -19,7 +19,7 @@ from hbanalysis.memory import available
 from hbanalysis.parameters import ParameterSpace
 
 Batch = tuple[Tensor, Tensor]
-LARGEST_BUDGET = 2 << 30
+LARGEST_BUDGET = 4 << 30
 DEFAULT_CHUNK = {"cpu": 100, "cuda": 1000}
 
 
@@ -64,8 +64,8 @@ class WeightHessian:
         loss: ``"cross_entropy"``, ``"squared_error"`` or a callable returning one loss a sample.
         parameters: Name patterns that select a block of the Hessian; ``None`` takes every parameter.
         chunk_size: Samples differentiated at once; memory grows with it.
-        memory_budget: Bytes that retained gradient graphs may take; ``None`` means an eighth of the memory free now,
-            2 GiB at most; 0 retains nothing. A retained chunk skips the forward and first backward pass of each later
+        memory_budget: Bytes that retained gradient graphs may take; ``None`` means a quarter of the memory free now,
+            4 GiB at most; 0 retains nothing. A retained chunk skips the forward and first backward pass of each later
             product.
 
     Cost: a product takes about 2.5 to 3 gradients per chunk recomputed and 1.5 to 2 retained.
@@ -102,7 +102,7 @@ class WeightHessian:
         self._loss = resolve(loss)
         self._chunk_size = chunk_size or DEFAULT_CHUNK.get(self.device.type, 1000)
         self._data = _checked(data, targets)
-        spare = min(available(self.device) // 8, LARGEST_BUDGET)
+        spare = min(available(self.device) // 4, LARGEST_BUDGET)
         self._budget = spare if memory_budget is None else memory_budget
         self._retained: list[tuple[Tensor | None, ...]] = []
         self._state: tuple[int, ...] | None = None

@@ -61,7 +61,7 @@ def test_low_rank_after_breakdown():
 
 
 def test_what_residuals_and_bounds_promise():
-    """On 60 random matrices: every value right to tol index by index, an eigenvalue within each residual (no condition),
+    """On 60 random matrices every value is right to tol, an eigenvalue lies within each residual (no condition),
     and the gap-sharpened bounds, which hold on condition that nothing hides in the gap, right for 99 % of the values.
     """
     held = []
