@@ -41,7 +41,7 @@ DATASETS = {
     for d in (
         Description(
             "digits",
-            {"train": 1437, "test": 360},
+            {"train": 1433, "test": 364},
             (1, 28, 28),
             10,
             "scikit-learn, UCI optical recognition of handwritten digits; embedded",
@@ -118,7 +118,7 @@ def load(
     Example:
         >>> digits = load("digits")
         >>> digits.images.shape, digits.classes
-        (torch.Size([1437, 1, 28, 28]), 10)
+        (torch.Size([1433, 1, 28, 28]), 10)
     """
     description = describe(name)
     if split not in description.splits:
@@ -161,11 +161,14 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
 
 
 def _digits(split: str) -> tuple[Tensor, Tensor]:
-    """Every fifth of the 1,797 digits is a test sample; 8x8 images in 0..16 become 28x28 in [0, 1]."""
+    """Every fifth image of each class is a test image; 8x8 pixels in 0..16 become 28x28 in [0, 1]."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    test = np.arange(len(bunch.target)) % 5 == 0
+    rank = np.zeros(len(bunch.target), dtype=int)  # of an image among those of its class
+    for label in range(10):
+        rank[bunch.target == label] = np.arange((bunch.target == label).sum())
+    test = rank % 5 == 0
     chosen = test if split == "test" else ~test
     small = torch.from_numpy(bunch.images[chosen] / 16.0).to(torch.float32)
     images = interpolate(small[:, None], size=(28, 28), mode="bilinear", align_corners=False)

@@ -226,6 +226,6 @@ def _split(cell: BatchSizeCell) -> tuple[float, float]:
     """Estimate CPU seconds of training and of measuring; epochs to the target as seen on digits and MNIST."""
     t, samples = cell.training, cell.training.samples
     gradient = _GRADIENT_SECONDS[t.network] * samples
-    epochs = 38 * (t.batch_size / 64) ** 0.7 * (1437 / samples) ** 0.3
+    epochs = 38 * (t.batch_size / 64) ** 0.7 * (1433 / samples) ** 0.3
     products = 2.2 * cell.measure.eigenvalues + 20
     return gradient * epochs * (1 + 8 / t.batch_size), gradient * (3.3 * products + 8) + 1
