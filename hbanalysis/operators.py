@@ -67,6 +67,7 @@ class WeightHessian:
         memory_budget: Bytes that retained gradient graphs may take; ``None`` means a quarter of the memory free now,
             4 GiB at most; 0 retains nothing. A retained chunk skips the forward and first backward pass of each later
             product.
+        total: What the sum over samples is divided by, for part of a larger set; ``None`` means N.
 
     Cost: a product takes about 2.5 to 3 gradients per chunk recomputed and 1.5 to 2 retained.
 
@@ -93,6 +94,7 @@ class WeightHessian:
         parameters: str | Sequence[str] | None = None,
         chunk_size: int | None = None,
         memory_budget: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.model = model
         self.space = ParameterSpace(model, parameters)
@@ -107,8 +109,9 @@ class WeightHessian:
         self._retained: list[tuple[Tensor | None, ...]] = []
         self._state: tuple[int, ...] | None = None
         self._bytes = 0
-        self.samples = sum(len(y) for _, y in self._chunks())
-        if self.samples == 0:
+        found = sum(len(y) for _, y in self._chunks())
+        self.samples = total or found
+        if found == 0:
             raise InputError("The data holds no sample; a mean loss needs at least one.")
 
     def __matmul__(self, other: Tensor) -> Tensor:

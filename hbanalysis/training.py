@@ -140,8 +140,8 @@ class Record:
     status: str = "running"
     epochs: float = 0.0
     steps: int = 0
-    crossings: list[dict[str, float]] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
+    crossings: list[dict[str, int | float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
     seconds: float = 0.0
     checkpoints: dict[str, str] = field(default_factory=dict)
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hbanalysis import checkpoints, data, training
-from hbanalysis.eigen import Eigenpairs, eigsh
 from hbanalysis.errors import StoreError
 from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
 from hbanalysis.landscape import along_direction
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
 from hbanalysis.provenance import Stopwatch, environment
+from hbanalysis.screening import ScreenedPairs, screened_eigsh
 from hbanalysis.store import Store, finite, write_atomically
 from hbanalysis.studies.base import CellProgress
 
@@ -70,8 +70,7 @@ def measure_trained_model(
     }
     folder = store.checkpoint_folder(config.key)
     work = _Work(store.work_folder(key))
-    with work.clock.phase("training"):
-        record = _trained(config, sets["train"], folder, work, report, training_share)
+    record = _trained(config, sets["train"], folder, work, report, training_share)
     model = config.network_on(device)
     pairs = {name: (s.images, s.labels) for name, s in sets.items()}
     cell = _Cell(model, pairs, measure, work, report, training_share)
@@ -93,9 +92,10 @@ def measure_trained_model(
             same = record.epochs == int(record.epochs)
             checkpoints.restore(model, folder / f"{training.EPOCH_END}.safetensors")
             values["epoch_end"] = _short(values["at_target"]) if same else cell.short()
+    seconds = {**work.clock.seconds, "training": record.seconds}
     provenance = {
         **where,
-        "seconds": {name: round(s, 1) for name, s in work.clock.seconds.items()},
+        "seconds": {name: round(s, 1) for name, s in {**seconds, "total": sum(seconds.values())}.items()},
         "cpu_seconds": round(work.clock.cpu_seconds, 1),
         "checkpoint_sha256": record.checkpoints[record.final],
     }
@@ -200,16 +200,19 @@ class _Cell:
 
     def _spectrum(self, name: str, begin: float) -> dict[str, Any]:
         count = self.measure.eigenvalues if name == "train" else self.measure.test_eigenvalues
-        pairs, H = self._eigsh(name, count, "spectrum", begin)
+        screened = self._eigsh(name, count, "spectrum", begin)
+        pairs = screened.pairs
         values = {
             f"lambda1_{name}": pairs.values[0].item(),
             f"spectrum_{name}": pairs.values.tolist(),
             f"bounds_{name}": pairs.bounds.tolist(),
             f"converged_{name}": pairs.converged,
             f"products_{name}": pairs.products,
+            f"kept_samples_{name}": screened.kept,
+            f"screening_error_{name}": screened.error,
         }
         if name == "train":
-            gradient = H.gradient().double()
+            gradient = WeightHessian(self.model, *self.sets[name]).gradient().double()
             v1 = pairs.vectors[:, 0].double()
             values["gradient_norm_train"] = gradient.square().sum().sqrt().item()
             values["slope_train"] = (gradient @ v1).item()
@@ -250,24 +253,21 @@ class _Cell:
         noise = torch.randn(len(v1), generator=torch.Generator().manual_seed(0)).to(v1) / len(v1) ** 0.5
         values = self._evaluation()
         for name in SETS:
-            pairs, _ = self._eigsh(name, 1, "epoch end", 0.94, v0=v1 + 0.1 * noise)
-            values[f"lambda1_{name}"] = pairs.values[0].item()
+            screened = self._eigsh(name, 1, "epoch end", 0.94, v0=v1 + 0.1 * noise)
+            values[f"lambda1_{name}"] = screened.pairs.values[0].item()
         return values
 
-    def _eigsh(
-        self, name: str, k: int, phase: str, begin: float, v0: Tensor | None = None
-    ) -> tuple[Eigenpairs, WeightHessian]:
-        H = WeightHessian(self.model, *self.sets[name])
+    def _eigsh(self, name: str, k: int, phase: str, begin: float, v0: Tensor | None = None) -> ScreenedPairs:
         length = 0.7 if name == "train" and k > 1 else 0.1
         guess = 2.3 * k + 12
-        pairs = eigsh(
-            H,
-            min(k, H.shape[0]),
+        return screened_eigsh(
+            self.model,
+            *self.sets[name],
+            k,
             tol=self.measure.tolerance,
             v0=v0,
             show=lambda done, worst: self._tick(f"{phase} {name}", begin + length * min(1.0, done / guess) * (k > 1)),
         )
-        return pairs, H
 
     def _tick(self, phase: str, fraction: float) -> None:
         self._report(phase, self._share + (1 - self._share) * min(fraction, 0.99))
