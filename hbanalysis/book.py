@@ -22,6 +22,7 @@ import pandas as pd
 from hbanalysis import __version__, comparison, compute, notebooks, studies
 from hbanalysis.display import duration
 from hbanalysis.errors import InputError
+from hbanalysis.provenance import commit
 from hbanalysis.store import PUBLISHED_VARIABLE, STORE_VARIABLE, Row, Store, published
 
 BANNER_VARIABLE = "HBANALYSIS_BANNER"
@@ -132,18 +133,13 @@ def chosen(study: Any, scale: str, seeds: int) -> list[Any]:
 
 
 def drop_foreign(store: Store) -> int:
-    """Remove rows that other code computed, and return how many of this code stay."""
-    from hbanalysis.provenance import commit
-
-    kept = 0
-    for row in store.rows():
-        if (row.provenance.get("hbanalysis"), row.provenance.get("commit")) == (__version__, commit()):
-            kept += 1
-        else:
-            store.path(row.study, row.key).unlink()
-            for leftover in (store.checkpoint_folder(row.key), store.work_folder(row.key)):
-                shutil.rmtree(leftover, ignore_errors=True)
-    return kept
+    """Empty the store if other code computed any of its rows, checkpoints included; return how many rows stay."""
+    rows = store.rows()
+    own = (__version__, commit())
+    if all((row.provenance.get("hbanalysis"), row.provenance.get("commit")) == own for row in rows):
+        return len(rows)
+    shutil.rmtree(store.root)
+    return 0
 
 
 def copy_sources(root: Path, live: Path) -> None:
