@@ -20,8 +20,8 @@ def keep_freed_memory() -> bool:
     """Let the process keep freed blocks instead of handing each back to the kernel; return whether that worked.
 
     A training step on a CPU frees and takes the same large blocks again and again; with glibc's defaults every one of
-    them is unmapped and mapped anew, a fifth to a third of the step's time on a small network. No effect elsewhere
-    than on Linux with glibc.
+    them is unmapped and mapped anew, and the kernel clears its pages each time. No effect elsewhere than on Linux with
+    glibc.
     """
     if sys.platform != "linux":
         return False

@@ -69,7 +69,8 @@ class WeightHessian:
             product.
         total: What the sum over samples is divided by, for part of a larger set; ``None`` means N.
 
-    Cost: a product takes about 2.5 to 3 gradients per chunk recomputed and 1.5 to 2 retained.
+    Cost: a product differentiates twice: a chunk that is recomputed costs the gradient as well (some 2.5 to 3
+    gradients in all), one that is retained does not (1.5 to 2).
 
     Raises:
         InputError: Empty data, missing targets, a one-shot iterator, or parameters on several devices.
