@@ -115,7 +115,7 @@ def make(
     copy_sources(root, live)
     _run_notebooks(root, live, store, scale, cells, device, say)
     say("Building the site.")
-    result.site = _build(live, banner(scale, here))
+    result.site = _build(live, store, banner(scale, here))
     return result
 
 
@@ -144,7 +144,7 @@ def drop_foreign(store: Store) -> int:
 
 def copy_sources(root: Path, live: Path) -> None:
     """Copy what the site is built from, leaving out notebooks, which are written as they run."""
-    for name in ("_config.yml", "_toc.yml"):
+    for name in ("_config.yml", "_toc.yml", "pyproject.toml"):
         live.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, live / name)
     for name in ("book", "notebooks", "_build"):
@@ -208,7 +208,9 @@ def _run_notebooks(
         say(f"{name}: run in {duration(run.metadata[notebooks.BLOCK]['seconds'])}")
 
 
-def _build(live: Path, text: str) -> Path | None:
+def _build(live: Path, store: Store, text: str) -> Path | None:
+    # The status page reads published rows; in this book these are the ones computed here.
+    environment = {**os.environ, BANNER_VARIABLE: text, PUBLISHED_VARIABLE: str(store.root / "rows")}
     site = live / "_build" / "html"
     command = [
         sys.executable,
@@ -219,11 +221,10 @@ def _build(live: Path, text: str) -> Path | None:
         "--path-output",
         str(live),
         "-n",
+        "-W",
         "--keep-going",
     ]
-    done = subprocess.run(
-        command, env={**os.environ, BANNER_VARIABLE: text}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not (site / "index.html").is_file():
         print((done.stdout + done.stderr)[-4000:], file=sys.stderr)
         return None

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hbanalysis.errors import StoreError
-from hbanalysis.store import write_atomically
+from hbanalysis.files import write_atomically
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> str:

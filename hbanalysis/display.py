@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(4.21), duration(74), duration(4000)
-        ('4.2 s', '1 min 14 s', '1 h 07 min')
+        ('4.2 s', '1 min 14 s', '1 h 06 min')
     """
     if seconds < 10:
         return f"{seconds:.1f} s"

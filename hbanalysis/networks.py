@@ -1,7 +1,7 @@
 """The paper's five networks by name, for any input shape, number of classes and activation.
 
-The layers follow the authors' public code where it exists and the digest of the paper elsewhere; parameter counts are
-tests. No dropout, as the paper says.
+The layers follow the authors' public code where it exists and the networks that the paper cites elsewhere; parameter
+counts are tests. No dropout, as the paper says.
 """
 
 import re

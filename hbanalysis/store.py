@@ -4,17 +4,16 @@ A row is one computed cell: its configuration, its values and where they came fr
 configuration, so the same cell asked twice is computed once. Every write goes to a temporary file that is renamed.
 """
 
-import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hbanalysis.errors import InputError, StoreError
+from hbanalysis.files import digest, write_atomically
 from hbanalysis.folders import user_cache
 
 SCHEMA = 1
@@ -89,12 +88,6 @@ def row_key(study: str, revision: int, config: Mapping[str, Any]) -> str:
     return digest({"study": study, "revision": revision, "config": config})[:20]
 
 
-def digest(data: Any) -> str:
-    """Return the SHA-256 of JSON data in canonical form (sorted keys, no spaces)."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def finite(data: Any) -> Any:
     """Return JSON data with every number that is not finite replaced by ``None``."""
     if isinstance(data, float):
@@ -104,31 +97,6 @@ def finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [finite(value) for value in data]
     return data
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is either the old one or the complete new one.
-
-    Raises:
-        StoreError: The folder cannot be written; names it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise StoreError(f"Cannot write {path}: {error}. Choose a folder with --store or {STORE_VARIABLE}.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StoreError(f"Cannot write {path}: {error}.") from error
-        raise
 
 
 class Store:

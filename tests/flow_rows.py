@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hbanalysis import compute, studies
-from hbanalysis.store import Row, Store, write_atomically
+from hbanalysis.files import write_atomically
+from hbanalysis.store import Row, Store
 
 STUDY = "spectrum_vs_batch"
 PROJECT = Path(__file__).resolve().parents[1]

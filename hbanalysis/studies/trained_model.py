@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from hbanalysis import checkpoints, data, training
 from hbanalysis.errors import StoreError
 from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
+from hbanalysis.files import write_atomically
 from hbanalysis.landscape import along_direction
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
 from hbanalysis.provenance import Stopwatch, environment
 from hbanalysis.screening import ScreenedPairs, screened_eigsh
-from hbanalysis.store import Store, finite, write_atomically
+from hbanalysis.store import Store, finite
 from hbanalysis.studies.base import CellProgress
 
 SETS = ("train", "test")

@@ -1,0 +1,55 @@
+# Two commands are all a new user needs: `make book` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+STAMP := .venv/.installed
+# One thread per process: two workers that each use every core are many times slower than two that use one.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Both tiers collect the same tests, doctests and notebook cells, so that each can name what it leaves to the other.
+COLLECT := --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 300 tests hbanalysis notebooks
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope $(COLLECT)
+
+.DEFAULT_GOAL := help
+.PHONY: help book site serve test test-full lint clean
+
+help: ## show this list
+	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv: $(STAMP) ## create .venv and install the package with pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: hbanalysis needs Python 3.11 or newer, and '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo 'not found');" \
+	    "name another one with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
+	  echo "error: cannot create .venv (on Debian and Ubuntu: apt-get install python3-venv)" >&2; rm -rf .venv; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book,dev]' -c constraints.txt
+	@touch $@
+
+book: $(STAMP) ## compute every study here at scale digits and build the site of it (SEEDS=3: all seeds)
+	$(BIN)/hbanalysis book $(if $(SEEDS),--seeds $(SEEDS))
+
+site: $(STAMP) ## build the published site from committed notebooks and rows, executing nothing
+	$(BIN)/jupyter-book build . --path-output build -n -W --keep-going
+
+serve: site ## build the published site and open it in a browser (PORT=8000)
+	@(sleep 1; $(BIN)/python -m webbrowser -t http://127.0.0.1:$(PORT)/ >/dev/null 2>&1) &
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/_build/html
+
+test: $(STAMP) ## quick tier: unit tests, doctests, notebooks, site and browser smoke tests
+	$(PYTEST) --tier quick
+
+test-full: $(STAMP) ## full tier: everything slow; together with `make test` every test exactly once
+	$(PYTEST) --tier full
+
+lint: $(STAMP) ## ruff (lint and format), mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove built sites and caches; .venv and the local store stay
+	rm -rf build .stage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	find hbanalysis tests book notebooks -name __pycache__ -type d -prune -exec rm -rf {} +

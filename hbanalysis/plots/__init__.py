@@ -1,0 +1,20 @@
+"""Figures of the book: one function a figure; rows in, a figure and the data drawn out.
+
+No module here imports torch. A figure has one line of panels for each family of rows (network, data set and
+scale), and every line is headed by its scale.
+"""
+
+from hbanalysis.plots.history import training_history
+from hbanalysis.plots.landscape import landscape
+from hbanalysis.plots.robustness import robustness_vs_batch
+from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
+from hbanalysis.plots.style import house_style
+
+__all__ = [
+    "house_style",
+    "lambda1_vs_batch",
+    "landscape",
+    "robustness_vs_batch",
+    "spectra",
+    "training_history",
+]

@@ -1,0 +1,160 @@
+"""The house style: what every figure of the book has in common."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from hbanalysis.errors import InputError
+from hbanalysis.frames import Family, distinct_titles
+
+# Wide enough for two panels, with type that is still legible when a phone shows the page 360 px wide.
+PANEL_WIDTH = 3.6
+PANEL_HEIGHT = 3.5
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+# The light end of viridis is too pale for a line on white.
+_LIGHTEST = 0.82
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of one series; either is enough to tell it from the others."""
+
+    color: tuple[float, float, float, float]
+    marker: str
+
+
+def house_style() -> None:
+    """Set matplotlib and seaborn to the book's style: white ground, large type, light grid.
+
+    Example:
+        >>> house_style()
+        >>> plt.rcParams["figure.facecolor"]
+        'white'
+    """
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        rc={
+            "font.size": 13,
+            "axes.titlesize": 13,
+            "axes.labelsize": 13,
+            "xtick.labelsize": 12,
+            "ytick.labelsize": 12,
+            "legend.fontsize": 12,
+            "legend.title_fontsize": 12,
+            "legend.frameon": False,
+            "axes.facecolor": "white",
+            "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "grid.color": "0.9",
+            "lines.linewidth": 2.0,
+            "lines.markersize": 6.5,
+            "savefig.facecolor": "white",
+        },
+    )
+
+
+def batch_looks(batch_sizes: Iterable[int]) -> dict[int, Look]:
+    """A colour from viridis and a marker of its own for each batch size, in order.
+
+    Example:
+        >>> looks = batch_looks([256, 16])
+        >>> list(looks), looks[16].marker
+        ([16, 256], 'o')
+    """
+    ordered = sorted({int(size) for size in batch_sizes})
+    return dict(zip(ordered, _looks(len(ordered)), strict=True))
+
+
+def level_looks(levels: Iterable[float]) -> dict[float, Look]:
+    """As `batch_looks`, for the levels of another ordered quantity such as an attack's strength."""
+    ordered = sorted({float(level) for level in levels})
+    return dict(zip(ordered, _looks(len(ordered)), strict=True))
+
+
+def grid(
+    families: Sequence[Family], columns: Sequence[str], *, share_y: str | bool = "row"
+) -> tuple[Figure, dict[tuple[Family, str], Axes]]:
+    """A figure with one line of panels for each family and one column for each name.
+
+    Each line is headed by what was trained and by its scale; each panel by the column's name.
+
+    Raises:
+        InputError: there is no family, so nothing to draw.
+    """
+    if not families:
+        raise InputError("There is no measured row to draw. Compute the study first: `hbanalysis run STUDY`.")
+    house_style()
+    width, height = PANEL_WIDTH * max(len(columns), 1.55), (PANEL_HEIGHT + 0.55) * len(families)
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    titles = distinct_titles(families)
+    axes: dict[tuple[Family, str], Axes] = {}
+    parts = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
+    for one, part in zip(families, parts, strict=True):
+        part.suptitle(f"{titles[one]}\n{one.scale_label}", fontsize=13, fontweight="bold")
+        panels = part.subplots(1, len(columns), squeeze=False, sharey=share_y)[0]
+        for name, panel in zip(columns, panels, strict=True):
+            if len(columns) > 1:
+                panel.set_title(name)
+            axes[one, name] = panel
+    return figure, axes
+
+
+def legend(
+    figure: Figure, looks: Mapping[int, Look] | Mapping[float, Look], title: str, extra: Sequence[Line2D] = ()
+) -> None:
+    """One legend for the whole figure, below the panels: markers first, then what the line styles mean."""
+    handles = [
+        Line2D([], [], color=look.color, marker=look.marker, label=f"{level:g}") for level, look in looks.items()
+    ]
+    handles += list(extra)
+    figure.legend(
+        handles=handles,
+        title=title,
+        loc="outside lower center",
+        ncols=min(len(handles), 3 if figure.get_figwidth() > 6.5 else 2),
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+
+
+def batch_axis(axes: Axes, batch_sizes: Iterable[int]) -> None:
+    """A logarithmic axis of batch sizes whose ticks are the batch sizes themselves."""
+    ticks = sorted(set(batch_sizes))
+    # Seven four-digit labels are what a panel can hold side by side.
+    shown = ticks[:: math.ceil(len(ticks) / 7)]
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("batch size")
+
+
+def remark(axes: Axes, text: str) -> None:
+    """A small remark under a line of panels: what could not be drawn, and why; nothing if there is nothing to say."""
+    part = axes.get_figure(root=False)
+    if text and part is not None:
+        part.supxlabel(text, fontsize=10.5, color="0.25")
+
+
+def line_key(label: str, **style: Any) -> Line2D:
+    """A grey legend entry that explains a line style or marker."""
+    return Line2D([], [], **{"color": "0.35", "label": label, **style})
+
+
+def _looks(count: int) -> list[Look]:
+    colours = matplotlib.colormaps["viridis"]
+    steps = max(count - 1, 1)
+    return [Look(colours(_LIGHTEST * i / steps), _MARKERS[i % len(_MARKERS)]) for i in range(count)]

@@ -1,0 +1,92 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DESKTOP, PHONE = (1400, 900), (390, 844)
+
+
+def pages() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open a page of the site; at the end, nothing may have gone wrong and nothing left this host."""
+    complaints, contexts, own = [], [], (address, "data:", "blob:")
+
+    def opener(name: str, size: tuple[int, int] = DESKTOP, scheme: str = "light"):
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda entry: entry.type in ("error", "warning") and complaints.append(entry.text))
+        page.on("pageerror", lambda error: complaints.append(f"uncaught: {error}"))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
+        page.on("request", lambda request: request.url.startswith(own) or complaints.append(f"left: {request.url}"))
+        page.goto(f"{address}/{name}", wait_until="networkidle")
+        return page
+
+    yield opener
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def check_page(visit, name: str, size: tuple[int, int], scheme: str) -> None:
+    page = visit(f"{name}.html", size, scheme)
+    assert page.locator(".bd-article h1").first.is_visible()
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert too_wide <= 0, f"the page is {too_wide} pixels wider than the screen"
+    images = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
+    assert images == []
+    formulas = page.locator(".math").count()
+    if formulas:
+        page.wait_for_selector(".math mjx-container")
+    assert page.locator(".math mjx-container").count() >= formulas
+    assert page.locator("mjx-merror").count() == 0
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("name", pages())
+def test_every_page_opens(visit, name, size):
+    check_page(visit, name, size, "light")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("name", pages())
+def test_every_page_opens_in_dark_mode(visit, name, size):
+    check_page(visit, name, size, "dark")
+
+
+def test_the_first_page_is_the_introduction(visit):
+    page = visit("")
+    page.wait_for_url("**/book/intro.html")
+
+
+def in_view(page, selector: str) -> bool:
+    box = page.locator(selector).bounding_box()
+    width = page.viewport_size["width"]
+    return box is not None and box["width"] > 0 and box["x"] + box["width"] > 0 and box["x"] < width
+
+
+@pytest.mark.parametrize(("size", "shown"), [(DESKTOP, True), (PHONE, False)], ids=["desktop", "phone"])
+def test_the_contents_button_works(visit, size, shown):
+    page = visit("book/intro.html", size)
+    link = ".bd-sidebar-primary nav a[href*='notebooks/']"
+    assert in_view(page, f"{link} >> nth=0") is shown
+    page.locator("button.primary-toggle:visible").first.click()
+    page.wait_for_timeout(600)
+    opened = "#pst-primary-sidebar-modal" if size == PHONE else ".bd-sidebar-primary"
+    assert in_view(page, f"{opened} a[href*='notebooks/'] >> nth=0") is not shown
+
+
+def test_search_finds_pages(visit):
+    page = visit("search.html?q=batch")
+    page.wait_for_selector("#search-results ul.search li a")
+    assert re.search(r"[1-9]\d* page", page.locator("#search-results").inner_text())
