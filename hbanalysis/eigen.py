@@ -121,6 +121,7 @@ def eigsh(
     if width < min(n, k + 2):
         raise InputError(f"subspace={width} is too small for k={k}; use at least {min(n, k + 2)}.")
     limit = max_products or 100 * k + 500
+    resolution = min(10 * tol, RESOLUTION)
     basis = Basis(n, width, H.dtype, H.device)
     generator = torch.Generator().manual_seed(seed)
     basis.start(_start_vector(v0, n, generator))
@@ -136,15 +137,14 @@ def eigsh(
         size += 1
         theta, Y = np.linalg.eigh(T[:size, :size])
         scale = float(np.abs(theta).max())
-        if beta <= 10 * size * torch.finfo(H.dtype).eps * scale:
+        if beta <= 10 * torch.finfo(H.dtype).eps * scale:
             beta = 0.0
         ritz = _Ritz(theta, beta * np.abs(Y[size - 1]))
         chosen = _choose(theta, k, which)
-        allowed = tol * np.abs(theta[chosen])
-        allowed = np.maximum(allowed, 20 * torch.finfo(H.dtype).eps * scale)
+        size_of = np.abs(theta[chosen])
+        floor = max(20 * torch.finfo(H.dtype).eps * scale, np.finfo(float).tiny)
         bounds = ritz.bounds(chosen)
-        unresolved = np.maximum(bounds, ritz.residuals[chosen] * tol / min(10 * tol, RESOLUTION))
-        worst = float((unresolved / np.maximum(allowed, np.finfo(float).tiny)).max())
+        worst = max(_worst(bounds, tol * size_of, floor), _worst(ritz.residuals[chosen], resolution * size_of, floor))
         if show is not None:
             show(products, worst if len(chosen) == k else math.inf)
         fresh = size if beta == 0.0 else fresh
@@ -292,6 +292,10 @@ def _check(n: int, k: int, which: str, tol: float) -> None:
         raise InputError(f"k must lie in 1..{n} (the size of the operator); given {k}.")
     if not 0 < tol < 1:
         raise InputError(f"tol is a relative error between 0 and 1; given {tol}.")
+
+
+def _worst(errors: np.ndarray, allowed: np.ndarray, floor: float) -> float:
+    return float((errors / np.maximum(allowed, floor)).max())
 
 
 def _start_vector(v0: Tensor | None, n: int, generator: torch.Generator) -> Tensor:

@@ -37,7 +37,14 @@ def test_a_store_of_this_code_is_kept_and_one_of_other_code_is_emptied(tmp_path:
 
 def test_sources_are_copied_without_notebooks_and_what_was_built_is_thrown_away(tmp_path: Path):
     root, live = tmp_path / "project", tmp_path / "live"
-    for name in ("_config.yml", "_toc.yml", "book/intro.md", "notebooks/01_a.ipynb", "notebooks/figure.png"):
+    for name in (
+        "_config.yml",
+        "_toc.yml",
+        "pyproject.toml",
+        "book/intro.md",
+        "notebooks/01_a.ipynb",
+        "notebooks/figure.png",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     for name in ("book/gone.md", "_build/html/index.html", "store/rows/kept.json"):
@@ -45,7 +52,8 @@ def test_sources_are_copied_without_notebooks_and_what_was_built_is_thrown_away(
         (live / name).write_text("old")
     book.copy_sources(root, live)
     files = {str(path.relative_to(live)) for path in live.rglob("*") if path.is_file()}
-    assert files == {"_config.yml", "_toc.yml", "book/intro.md", "notebooks/figure.png", "store/rows/kept.json"}
+    copied = {"_config.yml", "_toc.yml", "pyproject.toml", "book/intro.md", "notebooks/figure.png"}
+    assert files == {*copied, "store/rows/kept.json"}
 
 
 def test_the_report_says_what_is_inside_missing_failed_and_spent():
