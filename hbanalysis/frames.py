@@ -207,11 +207,14 @@ def beside_the_paper(rows: Sequence[Row]) -> pd.DataFrame:
 def readable(frame: pd.DataFrame, digits: int = 4) -> pd.DataFrame:
     """The frame as text of few significant digits, the same on every machine; nothing where a value is missing.
 
+    The index, line numbers that mean nothing to a reader, is blank.
+
     Example:
         >>> readable(pd.DataFrame({"x": [80.18123, float("nan")], "n": [3, 4]})).values.tolist()
         [['80.18', '3'], ['', '4']]
     """
-    return pd.DataFrame({column: [_text(value, digits) for value in frame[column]] for column in frame})
+    text = {column: [_text(value, digits) for value in frame[column]] for column in frame}
+    return pd.DataFrame(text, index=[""] * len(frame))
 
 
 def reached(rows: Iterable[Row]) -> list[Row]:

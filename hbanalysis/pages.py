@@ -70,7 +70,7 @@ class Page:
         return compared if digits is None else significant(compared, digits)
 
     def summary(self) -> str:
-        """Say in one sentence what the page shows, scale by scale."""
+        """Say what the page shows, a line for each scale and origin."""
         counts: dict[tuple[str, str], int] = {}
         for row in self.rows:
             counts[row.scale, row.origin] = counts.get((row.scale, row.origin), 0) + 1
@@ -81,7 +81,7 @@ class Page:
             scale = self.study.scale_of(cell)
             lacking[scale] = lacking.get(scale, 0) + 1
         parts += [f"{scale}: {count} not yet run" for scale, count in lacking.items()]
-        return "Rows shown. " + "; ".join(parts or ["none"]) + "."
+        return "\n  ".join(["Rows shown", *(parts or ["none"])])
 
     def digest(self, figure_data: Mapping[str, Any]) -> None:
         """Print digests of the rows and of each figure's data, compared by nbval in place of pictures.

@@ -6,15 +6,15 @@ Hessian by the Hessian R of the part left out, and by Weyl's inequality no eigen
 norm is measured and added to the bounds.
 """
 
+import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from hbanalysis.eigen import Eigenpairs, eigsh
+from hbanalysis.eigen import Eigenpairs, Show, eigsh
 from hbanalysis.errors import ConvergenceWarning
 from hbanalysis.losses import cross_entropy
 from hbanalysis.operators import DEFAULT_CHUNK, WeightHessian, evaluation_mode
@@ -37,6 +37,10 @@ class ScreenedPairs:
     pairs: Eigenpairs
     kept: float
     error: float
+
+
+def _before(show: Show | None) -> Show | None:
+    return None if show is None else lambda done, worst: show(0, math.inf)
 
 
 def doubts(model: nn.Module, images: Tensor, labels: Tensor) -> Float[Tensor, " n"]:
@@ -70,7 +74,7 @@ def screened_eigsh(
     tol: float = 1e-4,
     share: float = SHARE,
     v0: Tensor | None = None,
-    show: Callable[[int, float], None] | None = None,
+    show: Show | None = None,
 ) -> ScreenedPairs:
     """Return the k largest eigenpairs of the Hessian of the mean cross-entropy over a whole set.
 
@@ -82,7 +86,7 @@ def screened_eigsh(
         tol: Relative error allowed for each value, the part left out included.
         share: Share of the sum of 1 - p_y that may be left out.
         v0: Start vector; see `eigsh`.
-        show: See `eigsh`.
+        show: See `eigsh`; also called, with 0 products, while the norm of the part left out is measured.
 
     Cost: a forward pass, then the products of `eigsh` and a few for the norm, each with part of the samples. Where the
     part left out turns out too large for ``tol``, the values are computed again from every sample.
@@ -97,7 +101,7 @@ def screened_eigsh(
     light = WeightHessian(model, images[rest], labels[rest], total=total)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # an upper estimate is enough here
-        norm = eigsh(light, 1, which="LM", tol=1e-2, max_products=NORM_PRODUCTS)
+        norm = eigsh(light, 1, which="LM", tol=1e-2, max_products=NORM_PRODUCTS, show=_before(show))
     error = float(norm.values[0].abs() + norm.residuals[0])
     del light
     heavy = WeightHessian(model, images[kept], labels[kept], total=total)

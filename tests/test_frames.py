@@ -54,7 +54,7 @@ def test_a_page_shows_ours_and_the_papers_in_one_table() -> None:
     assert table["accuracy_test (%)"].between(70, 100).all()
     assert table["seeds"].dropna().tolist() == [2, 2]
     text = frames.readable(table)
-    assert text.loc[2, "lambda1_train"] == "0.64" and text.loc[2, "seeds"] == ""
+    assert text["lambda1_train"].iloc[2] == "0.64" and text["seeds"].iloc[2] == ""
 
 
 def test_a_page_of_diverged_trainings_alone_still_shows_its_table() -> None:
