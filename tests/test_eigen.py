@@ -5,12 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from hbanalysis import data
 from hbanalysis.eigen import eigsh, power_iteration
 from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError, OutOfTimeError
 from hbanalysis.operators import WeightHessian
+from tests.small_nets import trained_on_digits
 
 
 def matrix(spectrum, seed=0, dtype=torch.float64):
@@ -112,18 +111,7 @@ def test_loss_scaled_by_1e6_scales_the_spectrum():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small net on the digits, trained by plain gradient descent in float64 to a loss of about 0.1."""
-    digits = data.load("digits", samples=300)
-    x = nn.functional.avg_pool2d(digits.images, 7).flatten(1).double()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 10)).double()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    for _ in range(300):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), digits.labels).backward()
-        optimizer.step()
-    return model, x, digits.labels
+    return trained_on_digits(samples=300, hidden=12, steps=300)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

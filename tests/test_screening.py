@@ -4,26 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from hbanalysis import data
 from hbanalysis.eigen import eigsh
 from hbanalysis.operators import WeightHessian
 from hbanalysis.screening import doubts, heavy_samples, screened_eigsh
+from tests.small_nets import trained_on_digits
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small net on 600 digits, trained until most of its samples are settled."""
-    digits = data.load("digits", samples=600)
-    x = nn.functional.avg_pool2d(digits.images, 7).flatten(1).double()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 10)).double()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    for _ in range(1500):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), digits.labels).backward()
-        optimizer.step()
-    return model, x, digits.labels
+    return trained_on_digits(samples=600, hidden=24, steps=1500)
 
 
 @pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-6])
