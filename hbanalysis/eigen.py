@@ -1,7 +1,7 @@
 """Extreme eigenpairs of a symmetric operator, with error bounds: Lanczos, and the paper's power iteration.
 
-Choose `eigsh` unless you want to show what power iteration does: it needs some 45 products for 20 eigenvalues of a
-network's Hessian where deflated power iteration needs thousands, and it knows how wrong it is.
+Choose `eigsh` unless you want to show what power iteration does: it uses every product that it has taken, where
+power iteration forgets all but the last, and it knows how wrong it is.
 """
 
 import math
@@ -96,7 +96,7 @@ def eigsh(
         show: Called after each product with the number of products and the worst error relative to its tolerance;
             an exception raised there ends the run.
 
-    Cost: about 45 products for k = 20 on a trained network; memory ``subspace`` vectors.
+    Cost: ``products`` says how many it took, a few times k on trained networks; memory ``subspace`` vectors.
 
     Raises:
         InputError: k out of range, unknown ``which``, an asymmetric tensor, a zero or mismatched ``v0``.

@@ -25,7 +25,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from hbanalysis import __version__, arguments
-from hbanalysis.errors import InputError, unknown_name
+from hbanalysis.errors import InputError, StoreError, unknown_name
+from hbanalysis.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = "hbanalysis"
@@ -218,13 +219,10 @@ def write(notebook: NotebookNode, target: Path) -> None:
     Raises:
         InputError: The target cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(f"Cannot write {target}: {error.strerror}. Name a file you may write to.") from error
+        write_atomically(target, nbformat.writes(notebook) + "\n")
+    except StoreError as error:
+        raise InputError(f"Cannot write {target}. Name a file you may write to.") from error
 
 
 def publish(chosen: Iterable[str] = (), *, progress: bool = False) -> list[Path]:

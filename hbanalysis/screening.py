@@ -1,7 +1,7 @@
 r"""The spectrum of a trained network from the samples that carry it, with the error that leaving out the others makes.
 
 The curvature of a sample under cross-entropy scales with :math:`1 - p_y`. Once a network is trained to loss 1e-3, most
-samples have none to speak of: on MNIST the lighter half holds a millionth of the sum. Leaving them out perturbs the
+samples have none to speak of; every row says what share of them took part. Leaving the others out perturbs the
 Hessian by the Hessian R of the part left out, and by Weyl's inequality no eigenvalue moves by more than its norm. That
 norm is measured and added to the bounds.
 """

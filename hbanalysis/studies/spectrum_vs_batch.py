@@ -11,7 +11,7 @@ from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
 from hbanalysis.studies.trained_model import measure_trained_model
 from hbanalysis.training import TrainingConfig
 
-# Seconds of one thread for the gradient of one sample, measured; they order the work and feed the progress bar only.
+# Guesses of one thread's seconds for the gradient of one sample; they order the work and feed the progress bar only.
 _GRADIENT_SECONDS = {"M1": 2e-4, "C1": 2.8e-3, "C2": 4e-3, "C3": 4e-3, "CR": 3e-2}
 
 
@@ -21,7 +21,7 @@ class Measure:
 
     Attributes:
         eigenvalues: How many of the largest eigenvalues of the training loss.
-        test_eigenvalues: The same for the test loss, whose crowded spectrum costs three times as many products.
+        test_eigenvalues: The same for the test loss, whose crowded spectrum costs more products.
         tolerance: Relative error allowed for each.
         epsilons: FGSM sizes in units of [0, 1].
         half_width: The landscape runs over t in [-half_width, half_width] along the first eigenvector.
