@@ -9,20 +9,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hbanalysis.attacks import fgsm
     from hbanalysis.eigen import Eigenpairs, eigsh, power_iteration
-    from hbanalysis.errors import ConvergenceWarning, InputError
-    from hbanalysis.operators import WeightHessian
+    from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError
+    from hbanalysis.operators import GaussNewton, Scaled, SciPyOperator, WeightHessian, as_operator
+    from hbanalysis.spectrum import SpectralDensity, spectral_density
+    from hbanalysis.traces import TraceEstimate, trace
 
 __version__ = "0.1.0"
-__all__ = ["ConvergenceWarning", "Eigenpairs", "InputError", "WeightHessian", "eigsh", "fgsm", "power_iteration"]
+__all__ = [
+    "ConvergenceWarning",
+    "Eigenpairs",
+    "GaussNewton",
+    "InputError",
+    "NumericalError",
+    "Scaled",
+    "SciPyOperator",
+    "SpectralDensity",
+    "TraceEstimate",
+    "WeightHessian",
+    "as_operator",
+    "eigsh",
+    "fgsm",
+    "power_iteration",
+    "spectral_density",
+    "trace",
+]
 
 _HOMES = {
     "ConvergenceWarning": "errors",
     "Eigenpairs": "eigen",
+    "GaussNewton": "operators",
     "InputError": "errors",
+    "NumericalError": "errors",
+    "Scaled": "operators",
+    "SciPyOperator": "operators",
+    "SpectralDensity": "spectrum",
+    "TraceEstimate": "traces",
     "WeightHessian": "operators",
+    "as_operator": "operators",
     "eigsh": "eigen",
     "fgsm": "attacks",
     "power_iteration": "eigen",
+    "spectral_density": "spectrum",
+    "trace": "traces",
 }
 
 

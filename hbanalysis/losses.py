@@ -1,15 +1,21 @@
-"""Per-sample losses with right second derivatives, also on samples that a network has long learned."""
+"""Named losses with right second derivatives, also on samples that a network has long learned.
+
+A `Loss` knows two things of a data set: the loss of each sample, and what each sample adds to the divisor of the mean.
+For most losses that is 1 a sample; for token losses it is the number of tokens that count.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from hbanalysis.errors import unknown_name
+from hbanalysis.errors import InputError, require, unknown_name
 
-PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
+PerSampleLoss = Callable[[Any, Tensor], Tensor]
+IGNORED = -100  # PyTorch's default label of a token that does not count
 
 
 def cross_entropy(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -25,32 +31,223 @@ def cross_entropy(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> 
         True
     """
     relative = logits - logits.gather(1, labels[:, None])
-    is_label = F.one_hot(labels, logits.shape[1]).bool()
+    is_label = labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
     others = torch.logsumexp(relative.masked_fill(is_label, -torch.inf), dim=1)
     # log(1 + e^s) with softplus taken at -|s|: its second derivative p (1 - p) then never subtracts from 1.
     return torch.where(others > 0, others + F.softplus(-others), F.softplus(others))
 
 
-def squared_error(outputs: Float[Tensor, "n c"], targets: Tensor) -> Float[Tensor, " n"]:
-    """Return ``sum_k (z_k - t_k)^2`` of each sample; integer targets count as one-hot vectors."""
-    if not targets.is_floating_point():
-        targets = F.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
-    return (outputs - targets).square().flatten(1).sum(1)
+def binary_cross_entropy(logits: Float[Tensor, " n"], targets: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    r"""Return the cross-entropy of one logit a sample against targets between 0 and 1.
+
+    .. math:: \ell = \log(1 + e^z) - t z
+
+    Precise in float32 at any confidence, as `cross_entropy` is.
+
+    Example:
+        >>> binary_cross_entropy(torch.tensor([0.0, 30.0]), torch.tensor([0.0, 1.0])) > 0
+        tensor([True, True])
+    """
+    positive = logits > 0
+    tail = torch.where(positive, F.softplus(-logits), F.softplus(logits))
+    # For t = 1 the two linear terms cancel exactly and the gradient keeps the digits of 1 - p.
+    return torch.where(positive, (1 - targets) * logits, -targets * logits) + tail
 
 
-LOSSES: dict[str, PerSampleLoss] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+def squared_error(outputs: Float[Tensor, "n ..."], targets: Tensor) -> Float[Tensor, " n"]:
+    """Return ``sum_k (z_k - t_k)^2`` of each sample; integer targets ``(n,)`` count as one-hot vectors.
+
+    Raises:
+        InputError: Outputs and targets do not have the same shape.
+
+    Example:
+        >>> squared_error(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        tensor([0.])
+    """
+    if _are_classes(outputs, targets):
+        targets = F.one_hot(targets.long(), outputs.shape[1])
+    if targets.shape != outputs.shape and targets.numel() == outputs.numel():
+        targets = targets.reshape(outputs.shape)  # (n,) against (n, 1)
+    require(
+        targets.shape == outputs.shape,
+        f"squared_error compares outputs {tuple(outputs.shape)} with targets {tuple(targets.shape)}; give targets of "
+        "the same shape, or integer class labels (n,).",
+    )
+    return (outputs - targets.to(outputs.dtype)).square().flatten(1).sum(1)
 
 
-def resolve(loss: str | PerSampleLoss) -> PerSampleLoss:
-    """Return the per-sample loss for a name, or the callable itself.
+def _are_classes(outputs: Tensor, targets: Tensor) -> bool:
+    return not targets.is_floating_point() and targets.ndim == 1 and outputs.ndim == 2 and outputs.shape[1] > 1
 
-    A callable maps outputs ``(n, ...)`` and targets to ``n`` losses, one a sample.
+
+class Loss:
+    """The loss of each sample and its share of the divisor; this base class wraps a plain per-sample callable.
+
+    Attributes:
+        relative: Whether this is the cross-entropy from logits relative to the label, whose curvature scales with
+            1 - p_y (see `CrossEntropy.doubts`).
+    """
+
+    relative = False
+
+    def __init__(self, function: PerSampleLoss) -> None:
+        self._function = function
+
+    def terms(self, outputs: Any, targets: Tensor) -> Any:
+        """Return the loss of each sample, shape ``(n,)``; for token losses the sum over the tokens that count."""
+        return self._function(outputs, targets)
+
+    def counts(self, targets: Tensor) -> Tensor:
+        """Return what each sample adds to the divisor of the mean, shape ``(n,)``, float64."""
+        return torch.ones(len(targets), dtype=torch.float64, device=targets.device)
+
+    def check(self, outputs: Any, targets: Tensor) -> None:
+        """Raise `InputError` if the targets cannot belong to the outputs. Reads values, so it runs on one pass only."""
+
+    def doubts(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return 1 - p_y of each sample.
+
+        Raises:
+            InputError: The loss has no p_y.
+        """
+        raise InputError("1 - p_y is known for the cross-entropy of class labels only; use loss='cross_entropy'.")
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy of class labels ``(n,)`` or tokens ``(n, t)`` under logits with the classes on the last axis.
+
+    Args:
+        ignore_index: Label of samples and tokens that do not count.
+        shift: Positions by which tokens lie ahead of their logits: 1 for causal language models whose labels are their
+            inputs.
+    """
+
+    relative = True
+
+    def __init__(self, ignore_index: int = IGNORED, shift: int = 0) -> None:
+        self._ignored, self._shift = ignore_index, shift
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum over a sample's tokens that count."""
+        return self._each(outputs, targets).flatten(1).sum(1) if targets.ndim > 1 else self._each(outputs, targets)
+
+    def counts(self, targets: Tensor) -> Tensor:
+        """Return the number of tokens that count in each sample."""
+        targets = self._ahead(targets)
+        return (targets != self._ignored).reshape(len(targets), -1).sum(1, dtype=torch.float64)
+
+    def check(self, outputs: Any, targets: Tensor) -> None:
+        """Raise `InputError` for outputs that are no logits, targets that are no labels, and labels out of range."""
+        logits = _one_tensor(outputs, "cross_entropy")
+        require(
+            not targets.is_floating_point(),
+            f"cross_entropy needs integer class labels; given {targets.dtype}. For probabilities as targets use "
+            "loss=nn.CrossEntropyLoss().",
+        )
+        require(
+            logits.ndim >= 2 and logits.shape[:-1] == targets.shape,
+            f"cross_entropy needs logits (n, c) with labels (n,), or (n, t, c) with (n, t), classes on the last axis; "
+            f"given outputs {tuple(logits.shape)} and targets {tuple(targets.shape)}.",
+        )
+        _check_range(self._ahead(targets), logits.shape[-1], self._ignored)
+
+    def doubts(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return 1 - p_y of each sample in float64, with full relative precision; tokens of a sample are summed."""
+        each = -torch.expm1(-self._each(outputs, targets).double())
+        return each.reshape(len(each), -1).sum(1)
+
+    def _ahead(self, targets: Tensor) -> Tensor:
+        return targets[:, self._shift :] if self._shift else targets
+
+    def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self._shift:
+            outputs, targets = outputs[:, : -self._shift], self._ahead(targets)
+        labels = targets.reshape(-1).long()
+        counted = labels != self._ignored
+        losses = cross_entropy(outputs.reshape(-1, outputs.shape[-1]), torch.where(counted, labels, 0))
+        return torch.where(counted, losses, 0).reshape(targets.shape)
+
+
+class BinaryCrossEntropy(Loss):
+    """`binary_cross_entropy` for logits ``(n,)`` or ``(n, 1)`` and targets of either shape, integer or not."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda z, t: binary_cross_entropy(z.reshape(-1), t.reshape(-1).to(z.dtype)))
+
+    def check(self, outputs: Any, targets: Tensor) -> None:
+        """Raise `InputError` unless there is one logit and one target between 0 and 1 for each sample."""
+        logits = _one_tensor(outputs, "binary_cross_entropy")
+        require(
+            logits.numel() == targets.numel() == len(targets),
+            f"binary_cross_entropy needs one logit and one target a sample; given outputs {tuple(logits.shape)} and "
+            f"targets {tuple(targets.shape)}. For several labels a sample use loss=nn.BCEWithLogitsLoss().",
+        )
+        outside = targets[(targets < 0) | (targets > 1)]
+        require(
+            outside.numel() == 0,
+            f"Targets of binary_cross_entropy lie between 0 and 1; given {outside[:1].tolist()}.",
+        )
+
+
+class SquaredError(Loss):
+    """`squared_error`."""
+
+    def __init__(self) -> None:
+        super().__init__(squared_error)
+
+    def check(self, outputs: Any, targets: Tensor) -> None:
+        """Raise `InputError` for integer labels out of range."""
+        values = _one_tensor(outputs, "squared_error")
+        if _are_classes(values, targets):
+            _check_range(targets, values.shape[1], None)
+
+
+LOSSES: dict[str, Callable[[int], Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "next_token": lambda ignored: CrossEntropy(ignored, shift=1),
+    "binary_cross_entropy": lambda ignored: BinaryCrossEntropy(),
+    "squared_error": lambda ignored: SquaredError(),
+}
+
+
+def named(name: str, ignore_index: int = IGNORED) -> Loss:
+    """Return the loss of a name.
+
+    ``"cross_entropy"``
+        Class labels ``(n,)`` under logits ``(n, c)``, or tokens ``(n, t)`` under ``(n, t, c)``: the mean over all
+        tokens of the whole set that are not ``ignore_index``.
+    ``"next_token"``
+        The same for causal language models whose labels are their inputs: logits at t against the token at t + 1.
+    ``"binary_cross_entropy"``
+        One logit a sample, targets 0, 1 or between.
+    ``"squared_error"``
+        The sum over outputs of the squared difference; class labels count as one-hot vectors.
 
     Raises:
         InputError: Unknown name.
     """
-    if callable(loss):
-        return loss
-    if loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    return LOSSES[loss]
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    return LOSSES[name](ignore_index)
+
+
+def _one_tensor(outputs: Any, name: str) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise InputError(
+            f"{name} needs one tensor of outputs; the model returned a {type(outputs).__name__}. "
+            "Pick the tensor with forward=lambda model, inputs: model(inputs)[0], say."
+        )
+    return outputs
+
+
+def _check_range(labels: Tensor, classes: int, ignored: int | None) -> None:
+    wrong = (labels < 0) | (labels >= classes)
+    if ignored is not None:
+        wrong &= labels != ignored
+    found = labels[wrong]
+    if found.numel():
+        also = "" if ignored is None else f", or {ignored} to leave a label out"
+        raise InputError(
+            f"The label {int(found[0])} is out of range: the model has {classes} outputs, so labels lie in "
+            f"0..{classes - 1}{also}. {found.numel()} labels of this chunk are out of range."
+        )

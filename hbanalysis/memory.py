@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from pathlib import Path
 
 import psutil
 import torch
@@ -9,11 +10,44 @@ import torch
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt in glibc's malloc.h
 
 
+_GROUPS = Path("/sys/fs/cgroup")  # limits that containers and schedulers set
+_FILES = (  # limit, use, and what of it can be dropped: control groups of version 2 and 1
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+
+
 def available(device: torch.device) -> int:
-    """Return the bytes that are free on a device now."""
+    """Return the bytes that are free on a device now, within the limit of the container if there is one."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return min(psutil.virtual_memory().available, _room(_GROUPS))
+
+
+def as_text(size: float) -> str:
+    """Return bytes as a person reads them.
+
+    Example:
+        >>> as_text(1536), as_text(3_200_000_000)
+        ('1.54 kB', '3.2 GB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{int(size)} bytes"
+
+
+def _room(groups: Path) -> int:
+    """What the control group leaves: its limit less what is used and cannot be dropped."""
+    for maximum, current, statistics, droppable in _FILES:
+        try:
+            limit, used = (int((groups / name).read_text()) for name in (maximum, current))
+            entries = dict(line.split() for line in (groups / statistics).read_text().splitlines())
+        except (OSError, ValueError):  # another version, or no limit ("max")
+            continue
+        return max(limit - used + int(entries.get(droppable, 0)), 0)
+    return sys.maxsize
 
 
 def keep_freed_memory() -> bool:

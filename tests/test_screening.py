@@ -1,12 +1,14 @@
-"""Screened spectra against those of the whole set, and the Weyl bound on what is left out."""
+"""Screened spectra against the dense Hessian of the whole set, with every bound that they give."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from hbanalysis import screening
 from hbanalysis.eigen import eigsh
+from hbanalysis.errors import InputError
 from hbanalysis.operators import WeightHessian
-from hbanalysis.screening import doubts, heavy_samples, screened_eigsh
 from tests.small_nets import trained_on_digits
 
 
@@ -15,38 +17,83 @@ def trained():
     return trained_on_digits(samples=600, hidden=24, steps=1500)
 
 
-@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-6])
-def test_values_lie_within_their_bounds_of_the_whole_sets(trained, share):
-    truth = torch.linalg.eigvalsh(WeightHessian(*trained).dense()).flip(0)[:8]
-    result = screened_eigsh(*trained, 8, share=share)
-    assert bool(((result.pairs.values - truth).abs() <= result.pairs.bounds + 1e-12).all())
-    assert bool(((result.pairs.values - truth).abs() <= 1e-4 * truth).all())
+@pytest.fixture(scope="module")
+def truth(trained):
+    return torch.linalg.eigvalsh(WeightHessian(*trained).dense())
 
 
-def test_samples_are_left_out_and_their_norm_is_honest(trained):
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("which", "k"), [("LA", 8), ("LM", 8), ("LA", 3), ("LA", 20)])
+def test_values_lie_within_their_bounds_of_the_whole_sets(trained, truth, which, k, check):
+    order = truth.flip(0) if which == "LA" else truth[truth.abs().argsort(descending=True)]
+    pairs = eigsh(WeightHessian(*trained), k, which=which, method="screened", check=check)
+    assert pairs.converged
+    assert bool(((pairs.values - order[:k]).abs() <= 1e-4 * order[:k].abs()).all())
+    if not check or pairs.complete:
+        assert bool(((pairs.values - order[:k]).abs() <= pairs.bounds + 1e-12).all())
+    assert pairs.complete.method == ("probe" if check else "none")
+
+
+def test_it_costs_less_than_lanczos_and_says_what_it_used(trained):
+    H = WeightHessian(*trained)
+    plain = eigsh(H, 10, check=False)
+    pairs = eigsh(H, 10, method="screened", check=False)
+    assert pairs.method == "screened"
+    assert pairs.products < plain.products
+    assert 0 < pairs.notes["heavy"] < pairs.notes["used"] <= 1
+
+
+def test_products_are_passes_over_the_full_data(trained, monkeypatch):
+    """Counted independently: samples in each operator times its columns, over all samples."""
+    H, seen = WeightHessian(*trained), []
+    original = WeightHessian._multiply
+
+    def counted(self, columns):
+        seen.append(self.samples * columns.shape[1])
+        return original(self, columns)
+
+    monkeypatch.setattr(WeightHessian, "_multiply", counted)
+    pairs = eigsh(H, 10, method="screened")
+    assert sum(seen) / H.samples == pytest.approx(pairs.products, rel=1e-9)
+
+
+def test_what_is_left_out_has_no_larger_norm_than_noted(trained):
     model, x, y = trained
-    result = screened_eigsh(*trained, 3, share=1e-5)
-    assert 0 < result.kept < 0.9
-    _, rest = heavy_samples(doubts(*trained), 1e-5)
+    H = WeightHessian(*trained)
+    pairs = eigsh(H, 3, method="screened")
+    order = H.doubts().argsort(descending=True)
+    rest = order[round(pairs.notes["used"] * len(y)) :]
+    assert len(rest) > 0
     R = WeightHessian(model, x[rest], y[rest], total=len(y)).dense()
-    assert torch.linalg.eigvalsh(R).abs().max().item() <= result.error
-    assert len(rest) == pytest.approx((1 - result.kept) * len(y))
+    assert 0 < torch.linalg.eigvalsh(R).abs().max().item() <= pairs.notes["left_out_norm"]
 
 
-def test_too_large_a_share_falls_back_to_every_sample(trained):
-    result = screened_eigsh(*trained, 8, share=0.2)
-    assert (result.kept, result.error) == (1.0, 0.0)
-    assert torch.allclose(result.pairs.values, eigsh(WeightHessian(*trained), 8).values, rtol=1e-4)
+def test_flat_weights_fall_back_to_lanczos():
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(10, 4).double(), torch.randn(60, 10).double(), torch.arange(60) % 4
+    assert eigsh(WeightHessian(model, x, y), 3, method="auto").method == "lanczos"
+    assert eigsh(WeightHessian(model, x, y), 3, method="screened").method == "lanczos"
 
 
-def test_doubts_keep_their_digits():
-    z = torch.tensor([[40.0, 0.0, 0.0]])
-    model = nn.Identity()
-    assert doubts(model, z, torch.tensor([0])).item() == pytest.approx(2 * 4.248354e-18, rel=1e-5)
+def test_auto_screens_a_trained_network_and_nothing_else(trained):
+    model, x, y = trained
+    assert eigsh(WeightHessian(*trained), 10, method="auto").method == "screened"
+    assert eigsh(WeightHessian(model, x, y, loss="squared_error"), 2, method="auto").method == "lanczos"
+    assert eigsh(torch.eye(30), 2, method="auto").method == "lanczos"
+    with pytest.raises(InputError, match="method='lanczos'"):
+        eigsh(torch.eye(30), 2, method="screened")
 
 
-def test_fewest_samples_are_kept():
-    weights = torch.tensor([1.0, 0.5, 0.25, 0.25])
-    assert [part.tolist() for part in heavy_samples(weights, 0.25)] == [[0, 1], [2, 3]]
-    assert len(heavy_samples(weights, 0.2)[1]) == 1
-    assert heavy_samples(weights, 0.0)[0].tolist() == [0, 1, 2, 3]
+def test_weight_decay_shifts_the_spectrum(trained, truth):
+    pairs = eigsh(WeightHessian(*trained, weight_decay=0.5), 5, method="screened")
+    assert torch.allclose(pairs.values, truth.flip(0)[:5] + 0.5, rtol=2e-4)
+
+
+def test_plan_takes_fewer_samples_the_faster_the_weights_fall():
+    steep, gentle = (torch.tensor(10.0 ** (-np.arange(1000) / step)) for step in (50, 150))
+    first, second = screening.plan(steep, 20, 1e-4), screening.plan(gentle, 20, 1e-4)
+    assert first.heavy < second.heavy
+    assert first.cost < second.cost < first.plain
+    flat = screening.plan(torch.ones(1000), 20, 1e-4)
+    assert not flat.worthwhile
+    assert screening.plan(torch.zeros(10), 2, 1e-4).heavy >= 0

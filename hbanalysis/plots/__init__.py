@@ -1,9 +1,11 @@
 """Figures of the book: one function a figure; rows in, a figure and the data drawn out.
 
 No module here imports torch. A figure has one line of panels for each family of rows (network, data set and
-scale), and every line is headed by its scale.
+scale), and every line is headed by its scale. `spectral_density` alone takes plain arrays, of any operator, and draws
+one panel.
 """
 
+from hbanalysis.plots.density import spectral_density
 from hbanalysis.plots.history import training_history
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.robustness import robustness_vs_batch
@@ -16,5 +18,6 @@ __all__ = [
     "landscape",
     "robustness_vs_batch",
     "spectra",
+    "spectral_density",
     "training_history",
 ]

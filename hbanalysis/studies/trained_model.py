@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hbanalysis import checkpoints, data, training
+from hbanalysis.eigen import Eigenpairs, eigsh
 from hbanalysis.errors import StoreError
 from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
 from hbanalysis.files import write_atomically
@@ -21,7 +22,6 @@ from hbanalysis.landscape import along_direction
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
 from hbanalysis.provenance import Stopwatch, environment
-from hbanalysis.screening import ScreenedPairs, screened_eigsh
 from hbanalysis.store import Store, finite
 from hbanalysis.studies.base import CellProgress
 
@@ -201,16 +201,15 @@ class _Cell:
 
     def _spectrum(self, name: str, begin: float) -> dict[str, Any]:
         count = self.measure.eigenvalues if name == "train" else self.measure.test_eigenvalues
-        screened = self._eigsh(name, count, "spectrum", begin)
-        pairs = screened.pairs
+        pairs = self._eigsh(name, count, "spectrum", begin)
         values = {
             f"lambda1_{name}": pairs.values[0].item(),
             f"spectrum_{name}": pairs.values.tolist(),
             f"bounds_{name}": pairs.bounds.tolist(),
             f"converged_{name}": pairs.converged,
             f"products_{name}": pairs.products,
-            f"kept_samples_{name}": screened.kept,
-            f"screening_error_{name}": screened.error,
+            f"kept_samples_{name}": pairs.notes.get("used", 1.0),
+            f"screening_error_{name}": pairs.notes.get("left_out_norm", 0.0),
         }
         if name == "train":
             gradient = WeightHessian(self.model, *self.sets[name]).gradient().double()
@@ -254,18 +253,19 @@ class _Cell:
         noise = torch.randn(len(v1), generator=torch.Generator().manual_seed(0)).to(v1) / len(v1) ** 0.5
         values = self._evaluation()
         for name in SETS:
-            screened = self._eigsh(name, 1, "epoch end", 0.94, v0=v1 + 0.1 * noise)
-            values[f"lambda1_{name}"] = screened.pairs.values[0].item()
+            pairs = self._eigsh(name, 1, "epoch end", 0.94, v0=v1 + 0.1 * noise)
+            values[f"lambda1_{name}"] = pairs.values[0].item()
         return values
 
-    def _eigsh(self, name: str, k: int, phase: str, begin: float, v0: Tensor | None = None) -> ScreenedPairs:
+    def _eigsh(self, name: str, k: int, phase: str, begin: float, v0: Tensor | None = None) -> Eigenpairs:
         length = 0.7 if name == "train" and k > 1 else 0.1
         guess = 2.3 * k + 12
-        return screened_eigsh(
-            self.model,
-            *self.sets[name],
+        return eigsh(
+            WeightHessian(self.model, *self.sets[name]),
             k,
             tol=self.measure.tolerance,
+            method="auto",
+            check=False,
             v0=v0,
             show=lambda done, worst: self._tick(f"{phase} {name}", begin + length * min(1.0, done / guess) * (k > 1)),
         )
