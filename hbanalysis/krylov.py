@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbanalysis import distributed
 from hbanalysis.basis import Basis
 from hbanalysis.errors import NumericalError
 from hbanalysis.operators import SymmetricOperator
@@ -34,6 +35,7 @@ class KrylovSpace:
         size: Accepted vectors.
         steps: Products taken.
         restarts: How often vectors were forgotten.
+        shared: Whether several processes share the operator's samples; then they take the same decisions.
         asymmetry: Largest deviation from symmetry that the products showed: the rounding of the operator.
     """
 
@@ -46,6 +48,7 @@ class KrylovSpace:
         self.basis = Basis(n, self.width + PROBE_ROOM + spare, operator.dtype, operator.device)
         self.generator = torch.Generator().manual_seed(seed)
         self.eps = torch.finfo(operator.dtype).eps
+        self.shared = getattr(operator, "shared", False)
         self.size = self.steps = self.restarts = 0
         self.asymmetry = 0.0
         self._M = np.zeros((0, 0))
@@ -81,7 +84,7 @@ class KrylovSpace:
         self.steps += 1
         if not bool(torch.isfinite(w).all()):
             raise NumericalError(f"Product {self.steps} is not finite; check the operator.")
-        coefficients, beta = self.basis.orthogonalise(w)
+        coefficients, beta = self.orthogonalise(w)
         self.asymmetry = max(self.asymmetry, float(np.linalg.norm(coefficients[:m] - self._F[:, 0])))
         M = np.zeros((m + 1, m + 1))
         M[:m, :m] = self._M
@@ -93,13 +96,25 @@ class KrylovSpace:
         if beta > 10 * self.eps * scale and self.size + others < self.n:
             self._grow(beta)
 
+    def orthogonalise(self, w: Tensor) -> tuple[np.ndarray, float]:
+        """Return what `Basis.orthogonalise` does, the same in every process that shares the operator's samples."""
+        coefficients, beta = self.basis.orthogonalise(w)
+        if self.shared:
+            both = self._from_first(np.append(coefficients, beta))
+            coefficients, beta = both[:-1], float(both[-1])
+        return coefficients, beta
+
+    def agree(self, flag: bool) -> bool:
+        """Return the first process's decision where several share the operator's samples."""
+        return distributed.agree(flag) if self.shared else flag
+
     def absorb(self, operator: SymmetricOperator, products: Tensor) -> None:
         """Exchange the operator for ``operator``, the old one plus a part whose products with V are ``products``."""
         self.operator = operator
         products = products.double()
         for j in range(self.size):
             self.basis.size = self.size + self.pending
-            coefficients, beta = self.basis.orthogonalise(products[:, j])
+            coefficients, beta = self.orthogonalise(products[:, j])
             self._M[:, j] += coefficients[: self.size]
             self._F[j] += coefficients[self.size :]
             if beta > 10 * self.eps * float(np.abs(self._M).max()):
@@ -159,6 +174,9 @@ class KrylovSpace:
     def ritz(self) -> Ritz:
         """Return the Ritz values, vectors and residuals of the accepted space."""
         theta, Y = np.linalg.eigh(self._M)
+        if self.shared:
+            both = self._from_first(np.vstack([theta, Y]))
+            theta, Y = both[0], both[1:]
         return Ritz(theta, Y, Y.T @ self._F, self.eps)
 
     def restart(self, ritz: Ritz, keep: np.ndarray) -> None:
@@ -197,6 +215,9 @@ class KrylovSpace:
         self.asymmetry = float(state["asymmetry"])
         self.basis.replace(0, state["columns"].T.to(self.operator.device))
         self.generator.set_state(state["generator"])
+
+    def _from_first(self, values: np.ndarray) -> np.ndarray:
+        return distributed.broadcast(torch.from_numpy(np.ascontiguousarray(values, dtype=float))).numpy()
 
     def _grow(self, beta: float, row: int = -1) -> None:
         self.basis.extend(beta, self.generator)

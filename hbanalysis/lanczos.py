@@ -62,17 +62,18 @@ def run(
     while True:
         ritz = space.ritz()
         worst = (gauge or partial(Ritz.worst, wanted=wanted))(ritz) if space.size else math.inf
+        settled = space.agree(bool(worst <= 1.0))
         if space.size:
             show(space.steps, worst)
         if space.exhausted:
             return Outcome(ritz, ritz.worst(wanted), Completeness("whole space", True))
-        if worst <= 1.0 and check:
+        if settled and check:
             if search.look(ritz):
                 continue
             if search.confirms(ritz):
                 return Outcome(ritz, worst, search.verdict(True), search.rest)
         rests = broken is not None and space.steps - broken < AFTER_BREAKDOWN
-        if space.steps >= limit or (worst <= 1.0 and not (search.open if check else rests)):
+        if space.steps >= limit or (settled and not (search.open if check else rests)):
             return Outcome(ritz, worst, search.verdict(False) if check else Completeness("none", False))
         if _make_room(space, ritz, wanted):
             search.rest = None
@@ -119,12 +120,12 @@ class _Search:
             self.rest = probe.rest()
             # If even the best that the probe can come to settles nothing, the space itself must grow.
             early = self._fruitless == 0 and probe.products >= GLANCE and not ritz.settled(wanted, probe.range())
-            if probe.done or early or ritz.settled(wanted, self.rest):
+            if space.agree(bool(probe.done or early or ritz.settled(wanted, self.rest))):
                 break
         self._products += probe.products
         found = 0 if self.confirms(ritz) else _belonging(probe.ritz(), ritz, wanted)
         self._copies += found
-        if found and space.pending < space.spare:
+        if space.agree(found > 0 and space.pending < space.spare):
             self.rest = None
             probe.adopt()
             _make_room(space, space.ritz(), wanted)
@@ -136,7 +137,7 @@ class _Search:
 
     def confirms(self, ritz: Ritz) -> bool:
         """Return whether the last probe proves that nothing is missing in the space as it is now."""
-        return self.rest is not None and ritz.settled(self._wanted, self.rest)
+        return self.rest is not None and self._space.agree(bool(ritz.settled(self._wanted, self.rest)))
 
     def verdict(self, confirmed: bool) -> Completeness:
         """Return what is known now."""

@@ -63,6 +63,11 @@ class MeanOperator(Operator):
         self._size = 0  # the chunk size once it is settled
         self._walk(samples_of(data, targets, weights), total)
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes share the samples, so that all of them must take every product."""
+        return self._world > 1
+
     def release(self) -> None:
         """Give back the memory of the retained graphs; the next product builds them anew."""
         self._retention.drop()

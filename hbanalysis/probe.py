@@ -55,7 +55,7 @@ class Probe:
         w = (space.operator @ basis.column(column)).double()
         space.steps += 1
         self.products += 1
-        coefficients, beta = basis.orthogonalise(w)
+        coefficients, beta = space.orthogonalise(w)
         self._alphas.append(float(coefficients[-1]))
         scale = max(map(abs, [*self._alphas, *self._betas, np.finfo(float).tiny]))
         self.done = beta <= 10 * space.eps * scale or self._first + self.products == space.n

@@ -184,7 +184,7 @@ def screened(
         space.absorb(H.part(order[:last], total=H.total), products)
 
     strict = replace(wanted, tol=(1 - WEYL) * wanted.tol)
-    certain = check and _within_reach(space, strict, rest)
+    certain = check and space.agree(_within_reach(space, strict, rest))
     rest = rest if certain else likely
     before, restarts = space.steps, space.restarts
     block = partial(_block, space, space.size, Wanted(k, wanted.which, wanted.tol), rest)
@@ -268,7 +268,7 @@ def _look(space: KrylovSpace, ritz: Ritz, kept: np.ndarray, wanted: Wanted) -> t
         rest = ritz.without(kept, probe.rest())
         # A bound this close to what it can come to leaves the rest of the gap for the medium samples.
         top, bottom = best[1] + CLOSE * (hopes.min() - best[1]), best[0] + CLOSE * (hopes.max() - best[0])
-        if {"LA": rest[1] <= top, "SA": rest[0] >= bottom}.get(wanted.which, False):
+        if space.agree(bool({"LA": rest[1] <= top, "SA": rest[0] >= bottom}.get(wanted.which))):
             break
     probe.close()
     return rest, probe.products

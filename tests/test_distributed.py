@@ -11,8 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from hbanalysis import distributed
+from hbanalysis.eigen import eigsh
 from hbanalysis.errors import InputError, NumericalError
 from hbanalysis.operators import GaussNewton, WeightHessian
+from tests.small_nets import trained_on_digits
 
 
 def problem():
@@ -39,7 +41,18 @@ def quantities():
         "part": WeightHessian(model, loader).part([3, 4, 20], total=23) @ v,
         "shuffled": WeightHessian(model, shuffled) @ v,
         "gauss_newton": GaussNewton(model, x, y) @ v,
+        **spectra(),
     }
+
+
+def spectra():
+    """Eigenvalues by Lanczos and from the heavy samples, with what their checks say."""
+    net = trained_on_digits(samples=201, hidden=8, steps=600)
+    H = WeightHessian(*net)
+    found = {name: eigsh(H, 6, method=name) for name in ("lanczos", "screened")}
+    values = {name: pairs.values for name, pairs in found.items()}
+    said = [[pairs.products, pairs.converged, bool(pairs.complete)] for pairs in found.values()]
+    return {**values, "said": torch.tensor(said, dtype=torch.float64)}
 
 
 def raises(kind, compute):
