@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of the curvature engine against its peers."""
