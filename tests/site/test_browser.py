@@ -67,6 +67,7 @@ def test_every_page_opens_in_dark_mode(visit, name, size):
 def test_the_first_page_is_the_introduction(visit):
     page = visit("")
     page.wait_for_url("**/book/intro.html")
+    assert page.request.get(page.url.replace("/book/intro.html", "/favicon.ico")).ok
 
 
 def in_view(page, selector: str) -> bool:
