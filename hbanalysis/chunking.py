@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from hbanalysis.errors import InputError
+from hbanalysis.errors import InputError, require
 from hbanalysis.memory import as_text, available
 from hbanalysis.products import Engine
 from hbanalysis.samples import Chunk
@@ -14,8 +15,8 @@ from hbanalysis.samples import Chunk
 DEFAULT_CHUNK = {"cpu": 100, "cuda": 1000}
 _LADDER = {"cpu": (10, 25, 50, 100, 250, 500, 1000, 2500), "cuda": (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000)}
 _START = {"cpu": 50, "cuda": 1000}
-_WORTH = 10  # samples are measured if there are so many times as many as in the first chunk tried
-_SHARE = 4  # the samples tried are at most this part of all, so measuring costs a fraction of a product
+_WORTH = 10  # sizes are measured if there are so many times as many samples as in the first chunk tried
+_REPEATS = 2  # products with a chunk that is tried; the faster one counts
 _GAIN = 0.97  # a size that is not faster by this factor is not worth its memory
 _PROBES = (2, 8)  # samples in the chunks whose graphs tell the memory a sample takes
 _WORKING = 2  # a product needs its chunk's graphs once more for what it computes
@@ -63,43 +64,64 @@ class Footprint:
             )
 
 
-def settle(engine: Engine, cut: Cut, own: int, wanted: int | None, budget: int, vector: Tensor) -> int:
-    """Return the chunk size to use: the one wanted if it fits, otherwise one chosen by measuring.
+class ChunkSize:
+    """The chunk size of an operator and of its parts; measured once.
 
     Args:
-        engine: Builds handles.
-        cut: Cuts the data into chunks.
-        own: Samples that this process walks through.
-        wanted: The size that was asked for, or ``None``.
-        budget: Bytes for kept graphs.
-        vector: What to multiply, ``(n,)``.
+        wanted: The size that was asked for, or ``None`` to choose one by measuring.
 
     Raises:
-        InputError: The size wanted does not fit into memory.
+        InputError: The size is not positive.
     """
-    if own <= _PROBES[-1]:
-        return wanted or max(own, 1)
-    footprint = Footprint(engine, cut)
-    footprint.check(min(wanted or 1, own), vector.device)
-    return wanted or _fastest(engine, cut, own, footprint, budget, vector)
+
+    def __init__(self, wanted: int | None = None) -> None:
+        require(wanted is None or wanted > 0, f"chunk_size must be at least 1; given {wanted}.")
+        self.wanted, self._measured = wanted, 0
+
+    @property
+    def known(self) -> int | None:
+        """The size that is settled already, if it is."""
+        return self.wanted or self._measured or None
+
+    def settle(self, engine: Engine, cut: Cut, own: int, budget: int, vector: Tensor) -> int:
+        """Return the size to use: the one wanted if it fits, otherwise the fastest of a few.
+
+        Args:
+            engine: Builds handles.
+            cut: Cuts the data into chunks.
+            own: Samples that this process walks through.
+            budget: Bytes for kept graphs.
+            vector: What to multiply, ``(n,)``.
+
+        Cost: where sizes are measured, the first time, some two passes over at most twice the samples, if larger sizes
+        stay faster; nothing if there are few samples.
+
+        Raises:
+            InputError: The size wanted does not fit into memory.
+        """
+        if own <= _PROBES[-1]:
+            return self.known or max(own, 1)
+        footprint = Footprint(engine, cut)
+        footprint.check(min(self.known or 1, own), vector.device)
+        if self.known:
+            return self.known
+        kind = vector.device.type if vector.device.type in _LADDER else "cuda"
+        if own < _WORTH * _START[kind]:
+            return max(min(DEFAULT_CHUNK[kind], footprint.largest(vector.device)), 1)
+        self._measured = _fastest(engine, cut, own, footprint, budget, vector, kind)
+        return self._measured
 
 
-def _fastest(engine: Engine, cut: Cut, own: int, footprint: Footprint, budget: int, vector: Tensor) -> int:
+def _fastest(engine: Engine, cut: Cut, own: int, footprint: Footprint, budget: int, vector: Tensor, kind: str) -> int:
     """Return the chunk size with the fastest products among a few that are tried.
 
     Sizes are tried upwards from a middle one while they pay, otherwise downwards. What counts is the time a sample:
     that of multiplying, and that of building for the share of the chunks whose graphs the budget cannot hold.
-
-    Cost: at most a quarter of a product; nothing if there are few samples.
     """
-    device = vector.device
-    kind = device.type if device.type in _LADDER else "cuda"
-    fits = footprint.largest(device)
-    if own < _WORTH * _START[kind]:
-        return max(min(DEFAULT_CHUNK[kind], fits), 1)
-    ladder = [size for size in _LADDER[kind] if size <= fits] or [max(fits, 1)]
+    fits = min(footprint.largest(vector.device), own)
+    sizes = (*_LADDER[kind], own) if own < _LADDER[kind][-1] else _LADDER[kind]
+    ladder = sorted({size for size in sizes if size <= fits}) or [max(fits, 1)]
     start = max((i for i, size in enumerate(ladder) if size <= _START[kind]), default=0)
-    left = own // _SHARE - 2 * ladder[start]
 
     def cost(size: int) -> float:
         built, multiplied = _seconds(engine, next(cut(size)), vector)
@@ -110,8 +132,7 @@ def _fastest(engine: Engine, cut: Cut, own: int, footprint: Footprint, budget: i
     best, lowest = start, cost(ladder[start])
     for step in (1, -1):
         place = start + step
-        while 0 <= place < len(ladder) and ladder[place] <= left:
-            left -= ladder[place]
+        while 0 <= place < len(ladder):
             tried = cost(ladder[place])
             if tried > _GAIN * lowest:
                 break
@@ -123,12 +144,14 @@ def _fastest(engine: Engine, cut: Cut, own: int, footprint: Footprint, budget: i
 
 
 def _seconds(engine: Engine, chunk: Chunk, vector: Tensor) -> tuple[float, float]:
-    """Return the seconds to build a chunk's handle, and to multiply by it."""
+    """Return the seconds to build a chunk's handle, and to multiply by it (the fastest of a few)."""
     started = _now(vector.device)
     handle = engine.build(chunk, check=True)
-    built = _now(vector.device)
-    handle.multiply(vector)
-    return built - started, _now(vector.device) - built
+    times = [_now(vector.device)]
+    for _ in range(_REPEATS):
+        handle.multiply(vector)
+        times.append(_now(vector.device))
+    return times[0] - started, min(after - before for before, after in pairwise(times))
 
 
 def _now(device: torch.device) -> float:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hbanalysis import distributed
-from hbanalysis.chunking import DEFAULT_CHUNK, settle
+from hbanalysis.chunking import DEFAULT_CHUNK, ChunkSize
 from hbanalysis.errors import InputError, require
 from hbanalysis.guards import check_model, differentiation, unwrapped, versions, weights_sum
 from hbanalysis.loaders import samples_of
@@ -17,7 +18,7 @@ from hbanalysis.matrices import Operator
 from hbanalysis.memory import available
 from hbanalysis.objective import Forward, Objective
 from hbanalysis.parameters import ParameterSpace
-from hbanalysis.products import Engine, GraphEngine
+from hbanalysis.products import GraphEngine
 from hbanalysis.retention import Retention
 from hbanalysis.samples import Chunk, IndexedSamples, Samples
 from hbanalysis.torch_losses import resolve
@@ -29,7 +30,11 @@ _COUNTED = 1000  # samples read at once while they are counted
 class MeanOperator(Operator):
     """A symmetric operator that is a weighted mean over samples, plus weight decay; see `operators.WeightHessian`."""
 
-    _engine_type: type[Engine] = GraphEngine
+    _engine_type: type[GraphEngine] = GraphEngine
+    _retention: Retention
+    _size: int  # samples in a chunk, 0 until that is settled
+    total: float
+    weight_decay: float
 
     def __init__(
         self,
@@ -46,8 +51,8 @@ class MeanOperator(Operator):
         chunk_size: int | None = None,
         memory_budget: int | None = None,
         total: float | None = None,
+        engine: str = "auto",
     ) -> None:
-        require(chunk_size is None or chunk_size > 0, f"chunk_size must be at least 1; given {chunk_size}.")
         require(memory_budget is None or memory_budget >= 0, f"memory_budget is in bytes; given {memory_budget}.")
         require(weight_decay >= 0, f"weight_decay must not be negative; given {weight_decay}.")
         self.model = unwrapped(model)
@@ -58,15 +63,20 @@ class MeanOperator(Operator):
         self._loss = loss if isinstance(loss, Loss) else resolve(loss, ignore_index)
         self._objective = Objective(self.model, self.space, self._loss, forward)
         self._rank, self._world = distributed.rank(), distributed.world()
-        self._chunk_size, self._memory_budget = chunk_size, memory_budget
+        self._engine = self._engine_type(self._objective, engine)
+        self._chunk_size, self._memory_budget = ChunkSize(chunk_size), memory_budget
         self._state: tuple[float, ...] = ()  # of the weights that the kept graphs belong to
-        self._size = 0  # the chunk size once it is settled
         self._walk(samples_of(data, targets, weights), total)
 
     @property
     def shared(self) -> bool:
         """Whether several processes share the samples, so that all of them must take every product."""
         return self._world > 1
+
+    @property
+    def engine(self) -> str:
+        """How products are computed: ``"graph"`` or ``"traced"``, and why not faster if that was tried."""
+        return f"graph ({self._engine.refused})" if self._engine.refused else self._engine.kind
 
     def release(self) -> None:
         """Give back the memory of the retained graphs; the next product builds them anew."""
@@ -78,11 +88,13 @@ class MeanOperator(Operator):
         weights = weights_sum(self.model)
         if (*versions(self.model), weights) != self._state:
             self._retention.drop()
+            self._engine.renew()
 
         def share() -> Tensor:
             if not self._size:
-                engine = self._retention.engine
-                self._size = settle(engine, self._chunks, self._own, self._chunk_size, self._budget, vectors[0])
+                self._size = self._chunk_size.settle(self._engine, self._chunks, self._own, self._budget, vectors[0])
+                for chunk in islice(self._chunks(self._size), 1):
+                    self._engine.prepare(chunk, self._own)
             total = torch.zeros_like(like)
             for handle in self._retention.handles(partial(self._chunks, self._size)):
                 for vector, row in zip(vectors, total, strict=True):
@@ -107,6 +119,7 @@ class MeanOperator(Operator):
         most = spare // 2 if self.device.type == "cuda" else min(spare // 4, LARGEST_BUDGET)
         self._budget = most if self._memory_budget is None else self._memory_budget
         self._source, self._own, self._state = source, 0, ()
+        self._size = 0
         self.label_relative = self._loss.relative
         if not source.fixed:
             self._fix_order()
@@ -127,7 +140,7 @@ class MeanOperator(Operator):
         require(total is None or total > 0, f"total, which the sum is divided by, must be positive; given {total}.")
         self.samples, self.total = int(samples), total or counted
         self.weight_decay = self._weight_decay * counted / self.total
-        self._retention = Retention(self._engine_type(self._objective), self._budget, self._own)
+        self._retention = Retention(self._engine, self._budget, self._own)
 
     def _fix_order(self) -> None:
         """Gather a loader that shuffles, or else keep nothing between its passes."""
@@ -152,4 +165,4 @@ class MeanOperator(Operator):
 
     def _whole(self) -> Iterator[Chunk]:
         """Every chunk, for passes whose chunks leave nothing behind."""
-        return self._chunks(self._size or self._chunk_size or DEFAULT_CHUNK.get(self.device.type, 1000))
+        return self._chunks(self._size or self._chunk_size.known or DEFAULT_CHUNK.get(self.device.type, 1000))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbanalysis.errors import InputError
+from hbanalysis.errors import InputError, require
 from hbanalysis.guards import once_differentiable_functions, twice_differentiable
 from hbanalysis.objective import Objective
 from hbanalysis.samples import Chunk
@@ -63,14 +63,35 @@ class GraphEngine(Engine):
     """Graphs of the gradient, differentiated once more for every vector: the Hessian.
 
     Cost: a gradient to build, some 1.5 to 2 more to multiply.
+
+    Args:
+        objective: The loss of a chunk as a function of the weights.
+        mode: ``"graph"`` or ``"auto"``; engines on top of this one know others.
+
+    Attributes:
+        kind: How products are computed now: ``"graph"`` or ``"traced"``.
+        refused: Why they are not computed in a faster way, or ``""``.
+
+    Raises:
+        InputError: A mode that the engine does not know.
     """
 
-    def __init__(self, objective: Objective) -> None:
+    modes: tuple[str, ...] = ("auto", "graph")
+
+    def __init__(self, objective: Objective, mode: str = "auto") -> None:
         super().__init__(objective)
+        require(mode in self.modes, f"engine must be one of {', '.join(self.modes)} here; given {mode!r}.")
+        self.mode, self.kind, self.refused = mode, "graph", ""
         self._sizes: dict[tuple[Any, ...], int] = {}
         self._inspected = False
 
-    def build(self, chunk: Chunk, check: bool = False) -> "GraphHandle":
+    def prepare(self, chunk: Chunk, samples: int) -> None:
+        """Take note that so many samples will be multiplied in chunks like this one, many times."""
+
+    def renew(self) -> None:
+        """Take note that the weights, or the way the data are cut, may have changed."""
+
+    def build(self, chunk: Chunk, check: bool = False) -> Handle:
         """See `Engine.build`."""
         total, multiply = self._graphs(chunk, check)
         return GraphHandle(total.detach(), multiply, partial(self.bytes_of, chunk))
@@ -78,11 +99,14 @@ class GraphEngine(Engine):
     def bytes_of(self, chunk: Chunk) -> int:
         """Return the bytes that a chunk's graphs keep. Cost: they are built for the first chunk of each shape."""
         if chunk.signature not in self._sizes:
-            known = {_storage(t) for t in (*self.objective.model.parameters(), *self.objective.model.buffers())}
-            tensors = leaves((chunk.inputs, chunk.targets))
-            known |= {_storage(t) for t in tensors if t.untyped_storage().nbytes() > t.nbytes}  # a view of the data
-            self._sizes[chunk.signature] = graph_bytes(lambda: self._graphs(chunk, False), known)
+            self._sizes[chunk.signature] = graph_bytes(lambda: self._graphs(chunk, False), self._known(chunk))
         return self._sizes[chunk.signature]
+
+    def _known(self, chunk: Chunk) -> set[int]:
+        """Return the addresses of storages that are there anyway: those of the model, and of data that is a view."""
+        known = {_storage(t) for t in (*self.objective.model.parameters(), *self.objective.model.buffers())}
+        tensors = leaves((chunk.inputs, chunk.targets))
+        return known | {_storage(t) for t in tensors if t.untyped_storage().nbytes() > t.nbytes}
 
     def _graphs(self, chunk: Chunk, check: bool) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return the loss, and the function that multiplies."""

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hbanalysis import chunking
-from hbanalysis.chunking import settle
+from hbanalysis.chunking import ChunkSize
 from hbanalysis.errors import InputError
 from hbanalysis.operators import WeightHessian
 from hbanalysis.products import Engine, Handle
@@ -44,14 +44,18 @@ def choose(monkeypatch, clock, own=10_000, wanted=None, free=10**9, budget=10**8
     monkeypatch.setattr(chunking, "available", lambda device: free)
     monkeypatch.setattr(chunking, "_now", lambda device: clock.time)
     data = torch.zeros(own)
-    return settle(clock, lambda size: iter([Chunk(data[:size], data[:size])]), own, wanted, budget, torch.ones(3))
+
+    def cut(size):
+        return iter([Chunk(data[:size], data[:size])])
+
+    return ChunkSize(wanted).settle(clock, cut, own, budget, torch.ones(3))
 
 
 @pytest.mark.parametrize("best", [10, 25, 50, 100, 250, 500])
 def test_the_fastest_size_is_found(monkeypatch, best):
     clock = Clock(lambda size: size * (1 + abs(torch.log(torch.tensor(size / best)).item())))
     assert choose(monkeypatch, clock) == best
-    assert sum(clock.tried) <= 2500
+    assert sum(clock.tried) <= 4000
 
 
 def test_few_samples_are_not_measured(monkeypatch):
@@ -64,7 +68,8 @@ def test_few_samples_are_not_measured(monkeypatch):
 
 def test_memory_bounds_the_size(monkeypatch):
     always_larger = Clock(lambda size: 1.0)
-    assert choose(monkeypatch, always_larger) == 1000
+    assert choose(monkeypatch, always_larger) == 2500
+    assert choose(monkeypatch, always_larger, own=1797) == 1797
     assert choose(monkeypatch, always_larger, free=200_000) == 50
     assert choose(monkeypatch, always_larger, free=20_000) == 5
 
