@@ -52,13 +52,15 @@ def double_backward(model: nn.Module, parts: Batches, total: int, vector: Tensor
     return summed
 
 
-def gradient_times(model: Callable[[], nn.Module], images: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
+def gradient_times(
+    model: Callable[[], nn.Module], images: Tensor, labels: Tensor, sizes: Sequence[int] = CHUNKS
+) -> dict[str, dict[str, float]]:
     """Return the seconds of a full-data gradient for each memory format and chunk size."""
     found: dict[str, dict[str, float]] = {}
     for name, layout in FORMATS.items():
         net, inputs = model().to(memory_format=layout), images.contiguous(memory_format=layout)
         found[name] = {}
-        for size in CHUNKS:
+        for size in sizes:
             parts = batches(inputs, labels, size)
             found[name][str(size)] = seconds(lambda net=net, parts=parts: full_gradient(net, parts, len(labels)))
     return found

@@ -25,11 +25,6 @@ class Basis:
         self._next: Tensor | None = None
         self.size = 0
 
-    @property
-    def capacity(self) -> int:
-        """Columns that there is room for; never more than their length."""
-        return self._columns.shape[0]
-
     def column(self, index: int) -> Tensor:
         """Return basis vector ``index`` in the operator's dtype (a view)."""
         return self._columns[index]

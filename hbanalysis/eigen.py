@@ -57,7 +57,7 @@ def eigsh(
         tol: Error allowed relative to each ``|value|``, with floor ``20 eps max|value|``.
         method: ``lanczos``; ``screened`` for `WeightHessian` under cross-entropy (see `screening`); ``power``, the
             paper's; ``auto`` takes ``screened`` where it is expected to be cheaper.
-        check: Look for missing eigenvalues at the end; costs some 8 to 15 products.
+        check: Look for missing eigenvalues at the end; costs some 10 to 20 products.
         v0: Start vector ``(n,)``, or earlier `Eigenpairs` of a similar operator; the default is random from ``seed``,
             the same on every device.
         subspace: Basis vectors held at most, default ``max(2 k + 40, 60)``.

@@ -64,13 +64,11 @@ class KrylovSpace:
         """Whether the accepted vectors span everything."""
         return self.size == self.n
 
-    def push(self, vector: Tensor | None = None, first: bool = False) -> None:
-        """Add a direction (random if None) to the pending ones, at the end or so that it is taken first."""
+    def push(self, vector: Tensor | None = None) -> None:
+        """Add a direction (random if None) to the pending ones."""
         self.basis.size = self.size + self.pending
         self.basis.append(self.basis.random(self.generator) if vector is None else vector)
         self._F = np.hstack([self._F, np.zeros((self.size, 1))])
-        if first and self.pending > 1:
-            self._rotate(np.roll(np.eye(self.pending), 1, axis=1))
 
     def step(self) -> None:
         """Multiply the first pending direction and accept it.

@@ -43,11 +43,6 @@ class Probe:
         self.products = 0
         self.done = False
 
-    @property
-    def space_steps(self) -> int:
-        """Products of the whole run, the probe's included."""
-        return self._space.steps
-
     def step(self) -> None:
         """Take one product."""
         space, basis = self._space, self._space.basis

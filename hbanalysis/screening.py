@@ -47,6 +47,7 @@ LOOK = 24  # products of the look at the complement in the heavy part
 GUARD = 4  # vectors carried beyond those wanted: their gap to the rest keeps the last wanted values apart
 CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
 SHARE = 0.5  # times sqrt(tol): what the medium samples may hold for the Rayleigh-Ritz step to suffice
+COARSE = 0.3  # times sqrt(tol): tolerance of the Krylov part, whose errors enter squared
 RESOLVED = 0.1  # of a value: residual up to which a guard counts as found
 NORM_PRODUCTS = 5  # products that bound the range of a part's eigenvalues
 WORTHWHILE = 0.9  # of Lanczos' cost: more is expected to save nothing
@@ -155,7 +156,7 @@ def screened(
     k = min(wanted.k + (CERTIFIED_GUARD if check else GUARD), H.shape[0])
     space = KrylovSpace(heavy, width, k + wanted.k + 2, seed)
     space.push(start(space))
-    coarse = Wanted(wanted.k, wanted.which, min(0.1, 0.3 * math.sqrt(wanted.tol)))
+    coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
     found = run(space, coarse, limit, False, show, lambda: None, gauge=_coarse_gauge(coarse))
     count.add(space.steps, first)
     kept = Wanted(k, wanted.which, wanted.tol).choose(found.ritz.theta)

@@ -24,9 +24,9 @@ from hbanalysis.objective import Objective
 from hbanalysis.products import GraphEngine, Handle
 from hbanalysis.samples import Chunk
 
-# Operations of a gradient over all samples from which on some twenty products pay for tracing. Tracing took some two
-# seconds for small nets; a product saves a fifth of its time, and processors do about this many operations a second.
-WORTHWHILE = {"cpu": 2e10, "cuda": 5e12}
+# Operations of a gradient over all samples from which on some thirty products pay for tracing. Tracing took some two
+# seconds for small nets; a product saves a fifth of its time; a core did some 5e10 operations a second.
+WORTHWHILE = {"cpu": 5e9, "cuda": 5e12}
 AGREEMENT = 1e4  # times the dtype's rounding: how far traced products may be from those of the graphs
 _GRADIENT = 3  # a gradient takes this many times the operations of a forward pass
 
