@@ -21,7 +21,7 @@ from torch import Tensor
 import hbanalysis as hb
 from benchmarks import costs, peers
 from benchmarks.peers import BASES, TOLERANCES, Answer, Entry, K, Task
-from benchmarks.run import RIGHT, by_modulus, score
+from benchmarks.run import score
 from hbanalysis import checkpoints, data, provenance
 from hbanalysis.krylov import KrylovSpace
 from hbanalysis.training import train
@@ -65,8 +65,8 @@ def task_of(size: Size, cache: Path) -> tuple[Task, dict[str, Any]]:
         "dataset": size.dataset,
         "samples": size.samples,
         "batch_size": size.batch_size,
-        "loss": crossing["loss"],
-        "epochs": crossing["epochs"],
+        "loss": crossing["loss_train"],
+        "epochs": crossing["epoch"],
     }
 
 
