@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hbanalysis import checkpoints, networks
@@ -32,6 +32,7 @@ MICRO_BATCH = {"cpu": 256}
 EPOCH_END = "epoch-end"
 
 Progress = Callable[[float], None]
+Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Record:
     """The course of a training; what `train` returns and keeps beside the checkpoints.
 
     Attributes:
-        status: ``reached``, ``cap`` (target not reached in ``max_epochs``) or ``diverged``.
+        status: ``reached``, ``cap`` (target not reached in ``max_epochs``), ``finished`` (there was no target) or
+            ``diverged``.
         epochs: Epochs until the target was crossed (a multiple of a quarter), or all of them.
         steps: Steps until then.
         crossings: For each threshold reached: threshold, epoch, step and the exact mean loss.
@@ -67,8 +69,22 @@ def stem(threshold: float) -> str:
     return f"loss-{threshold:g}"
 
 
-def train(config: TrainingConfig, samples: Samples, folder: Path, progress: Progress | None = None) -> Record:
-    """Train a network, or finish a training that was interrupted, and keep its checkpoints in ``folder``.
+def train(
+    config: TrainingConfig,
+    samples: Samples,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    start: Path | None = None,
+    perturb: Perturb | None = None,
+) -> Record:
+    r"""Train a network, or finish a training that was interrupted, and keep its checkpoints in ``folder``.
+
+    With ``perturb`` each step minimises the loss at perturbed images, the robust training of the paper's section 3:
+
+    .. math:: \min_\theta \sum_i \max_{\Delta x_i} \ell(\theta, x_i + \Delta x_i, y_i)
+
+    with one attack in place of the inner maximum.
 
     Args:
         config: What to train.
@@ -78,6 +94,8 @@ def train(config: TrainingConfig, samples: Samples, folder: Path, progress: Prog
         progress: Called after each step with the fraction done (a guess from the loss). An exception raised there
             stops the training; the state is kept and a later call goes on from the same step, bit for bit on the same
             machine, versions and number of threads.
+        start: Checkpoint to start from instead of the initialisation.
+        perturb: Changes the images of a step, ``(model, images, labels) -> images``; must leave the model as it was.
 
     Raises:
         StoreError: The folder cannot be written, or holds a damaged file.
@@ -90,7 +108,9 @@ def train(config: TrainingConfig, samples: Samples, folder: Path, progress: Prog
     done = folder / "training.json"
     if done.is_file():
         return load_record(folder)
-    run = _Run(config, samples, folder)
+    run = _Run(config, samples, folder, perturb)
+    if start is not None:
+        checkpoints.restore(run.model, start)
     run.resume()
     run.loop(progress or (lambda fraction: None))
     write_atomically(done, json.dumps(asdict(run.record), indent=1, sort_keys=True) + "\n")
@@ -114,8 +134,8 @@ def load_record(folder: Path) -> Record:
 class _Run:
     """The state of one training: model, optimiser, place in the epoch, sums since the last mark."""
 
-    def __init__(self, config: TrainingConfig, samples: Samples, folder: Path) -> None:
-        self.config, self.samples, self.folder = config, samples, folder
+    def __init__(self, config: TrainingConfig, samples: Samples, folder: Path, perturb: Perturb | None) -> None:
+        self.config, self.samples, self.folder, self.perturb = config, samples, folder, perturb
         self.device = samples.images.device
         self.model = config.network_on(self.device).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
@@ -132,8 +152,8 @@ class _Run:
         if not networks.has_batch_norm(self.model):
             micro = MICRO_BATCH.get(self.device.type)
         self.micro = micro or config.batch_size
-        above = [t for t in THRESHOLDS if t > config.target_loss]
-        self.thresholds = [*above, config.target_loss]
+        target = config.target_loss
+        self.thresholds = [] if target is None else [*(t for t in THRESHOLDS if t > target), target]
 
     def loop(self, progress: Progress) -> None:
         """Run epochs until the record has a status."""
@@ -170,7 +190,10 @@ class _Run:
         chosen = self.order[self.step * size : (self.step + 1) * size]
         self.optimizer.zero_grad(set_to_none=True)
         for part in chosen.split(self.micro):
-            loss = self._loss(self.samples.images[part], self.samples.labels[part])
+            images, labels = self.samples.images[part], self.samples.labels[part]
+            if self.perturb is not None:
+                images = self.perturb(self.model, images, labels)
+            loss = self._loss(images, labels)
             (loss / len(chosen)).backward()
             self.total += loss.detach()
         self.optimizer.step()
@@ -229,17 +252,17 @@ class _Run:
         )
         self.epoch += 1
         self.epoch_total, self.epoch_count = 0.0, 0
-        if self.record.status == "diverged" or len(self.record.crossings) < len(self.thresholds):
+        if self.record.status == "diverged" or not self.thresholds or len(self.record.crossings) < len(self.thresholds):
             self.record.epochs, self.record.steps = float(self.epoch), self.epoch * self.steps
             if self.record.status == "running" and self.epoch >= self.config.max_epochs:
-                self.record.status = "cap"
+                self.record.status = "cap" if self.thresholds else "finished"
         else:
             self.record.status = "reached"
         self.step = 0
 
     def _fraction(self) -> float:
         """The loss falls about as 1 / t near the end, so target / loss is the share of the way."""
-        by_loss = self.config.target_loss / self.previous if self.previous else 0.0
+        by_loss = self.config.target_loss / self.previous if self.previous and self.config.target_loss else 0.0
         return min(0.99, max(by_loss, (self.epoch + self.step / self.steps) / self.config.max_epochs))
 
     def _keep(self, name: str) -> str:

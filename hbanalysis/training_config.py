@@ -28,7 +28,7 @@ class TrainingConfig:
         learning_rate: Initial learning rate.
         momentum: Heavy-ball momentum.
         schedule: See `hbanalysis.schedules`.
-        target_loss: Mean training loss (whole set, eval mode) that ends the training.
+        target_loss: Mean training loss (whole set, eval mode) that ends the training; ``None`` trains ``max_epochs``.
         max_epochs: Cap, reported when the target was not reached.
         precision: ``float32``, or ``bfloat16`` for autocast in training steps only.
         ghost_batch: Samples that share batch-normalisation statistics; ``None`` means the whole batch.
@@ -43,7 +43,7 @@ class TrainingConfig:
     learning_rate: float = 0.01
     momentum: float = 0.9
     schedule: str = "constant"
-    target_loss: float = 1e-3
+    target_loss: float | None = 1e-3
     max_epochs: int = 1000
     precision: str = "float32"
     ghost_batch: int | None = None
@@ -62,7 +62,8 @@ class TrainingConfig:
         )
         require(self.learning_rate > 0, f"learning_rate must be positive; given {self.learning_rate}.")
         require(0 <= self.momentum < 1, f"momentum must lie in [0, 1); given {self.momentum}.")
-        require(self.target_loss > 0, f"target_loss must be positive; given {self.target_loss}.")
+        given = self.target_loss
+        require(given is None or given > 0, f"target_loss must be positive; given {given}.")
         require(self.max_epochs >= 1, f"max_epochs must be at least 1; given {self.max_epochs}.")
         if self.precision not in ("float32", "bfloat16"):
             raise unknown_name("precision", self.precision, ("float32", "bfloat16"))

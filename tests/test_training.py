@@ -177,3 +177,30 @@ def test_a_killed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     shutil.rmtree(tmp_path)
+
+
+def test_without_a_target_the_epochs_are_trained(digits, tmp_path):
+    record = train(config(target_loss=None, max_epochs=3), digits, tmp_path)
+    assert (record.status, record.epochs, record.crossings, record.final) == ("finished", 3.0, [], EPOCH_END)
+    assert len(record.history) == 3
+
+
+def test_a_training_goes_on_from_another_with_perturbed_images(digits, tmp_path):
+    before = train(config(target_loss=None, max_epochs=2), digits, tmp_path / "before")
+    start, seen = tmp_path / "before" / f"{before.final}.safetensors", []
+
+    def perturb(model, x, y):
+        seen.append(model.training)
+        return (x + 0.05 * (y[:, None, None, None] % 2)).clamp(0, 1)
+
+    changes = {"target_loss": None, "max_epochs": 1, "learning_rate": 1e-12}
+    still = train(config(**changes), digits, tmp_path / "still", start=start, perturb=perturb)
+    one, other = (checkpoints.load(path)[0] for path in (start, tmp_path / "still" / f"{still.final}.safetensors"))
+    assert all(torch.allclose(one[name], other[name], atol=1e-9) for name in one) and seen == [True] * 4
+    model = config().network_on("cpu")
+    checkpoints.restore(model, start)
+    moved = perturb(model, digits.images, digits.labels)
+    assert still.history[0]["loss_running"] == pytest.approx(evaluate(model, moved, digits.labels)[0], rel=1e-5)
+    robust = train(config(**changes | {"learning_rate": 0.05}), digits, tmp_path / "r", start=start, perturb=perturb)
+    clean = train(config(**changes | {"learning_rate": 0.05}), digits, tmp_path / "c", start=start)
+    assert robust.checkpoints[robust.final] != clean.checkpoints[clean.final]
