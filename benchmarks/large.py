@@ -45,6 +45,10 @@ class Size:
     batch_size: int
     sizes: tuple[int, ...]
 
+    def training(self) -> TrainingConfig:
+        """Return how the network is trained: to loss 1e-3 at the defaults of the batch-size study."""
+        return TrainingConfig(self.dataset, self.network, self.batch_size, train_samples=self.samples)
+
 
 TASKS = {
     "M1": Size("mnist", "M1", 5000, 64, (50, 100, 250, 500, 1000)),
@@ -54,7 +58,7 @@ TASKS = {
 
 def task_of(size: Size, cache: Path) -> tuple[Task, dict[str, Any]]:
     """Return the trained network with its data, and how it was trained; training is kept in ``cache``."""
-    config = TrainingConfig(size.dataset, size.network, size.batch_size, train_samples=size.samples)
+    config = size.training()
     samples = data.load(size.dataset, "train", samples=size.samples)
     record = train(config, samples, cache / config.key)
     model = config.network_on("cpu")

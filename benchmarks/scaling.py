@@ -19,13 +19,15 @@ import hbanalysis as hb
 from benchmarks import costs
 from benchmarks.large import Size, task_of
 from benchmarks.peers import K
-from hbanalysis import data, networks, provenance
+from hbanalysis import checkpoints, data, networks, provenance
 from hbanalysis.screening import plan
+from hbanalysis.training import stem
 
 SAMPLES = (1000, 2000, 4000, 8000)  # of MNIST, for M1
 WIDTHS = (128, 384, 1024, 2048)  # of a perceptron with two hidden layers, on 1,000 images of MNIST
 CURVE = (500, 1000, 2000, 4000, 8000)  # of MNIST, for M1 trained to loss 1e-3
 BATCH = 64
+TRACKED = (1e-2, 3e-3, 1e-3)  # losses at whose first crossings the spectrum is followed
 STEPS = 40  # of Lanczos, in which the work beside the products is timed
 CIFAR = "cifar10"
 THREADS = 2  # for the product over all of CIFAR-10
@@ -117,6 +119,24 @@ def screening_curve(cache: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def tracking(cache: Path) -> list[dict[str, Any]]:
+    """Return Lanczos' products from a random start and from the eigenvectors at an earlier point of the training."""
+    size = Size("mnist", "M1", 1000, BATCH, ())
+    task, network = task_of(size, cache)
+    H = hb.WeightHessian(task.model, task.images, task.labels)
+    config = size.training()
+    rows, earlier = [], None
+    for threshold in TRACKED:
+        checkpoints.restore(task.model, cache / config.key / f"{stem(threshold)}.safetensors")
+        fresh = hb.eigsh(H, K, check=False)
+        row: dict[str, Any] = {**network, "loss": threshold, "random": fresh.products}
+        if earlier is not None:
+            row["tracked"] = hb.eigsh(H, K, check=False, v0=earlier).products
+        rows.append(row)
+        earlier = fresh
+    return rows
+
+
 def whole_cifar() -> dict[str, Any]:
     """Time one product of C1 over all 50,000 images of CIFAR-10, and watch its memory beyond the data."""
     torch.set_num_threads(THREADS)
@@ -161,6 +181,7 @@ def main() -> None:
         "samples": with_samples(),
         "parameters": with_parameters(),
         "overhead": overhead(),
+        "tracking": tracking(chosen.cache),
         "screening": screening_curve(chosen.cache),
         "environment": provenance.environment("cpu") | {"load_before": load, "load_after": os.getloadavg()},
     }

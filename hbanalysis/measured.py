@@ -1,0 +1,77 @@
+"""The committed measurements of `benchmarks`, as tables: methods side by side, and how cost grows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hbanalysis.errors import StoreError
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+
+
+def results(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Return a committed result, such as ``digits_net``.
+
+    Raises:
+        StoreError: It is not there or not readable; names the command that makes it.
+    """
+    path = folder / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise StoreError(
+            f"Cannot read {path}: {error}. benchmarks/README.md names the command that makes it."
+        ) from error
+
+
+def where(found: dict[str, Any]) -> str:
+    """Return one line: processor, threads, versions and day of a measurement."""
+    place = found["environment"]
+    versions = {"torch": place["torch"], **place.get("versions", {})}
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{place['device_name']}, {place['threads']} thread; {listed}; {place['date'][:10]}"
+
+
+def methods(found: dict[str, Any]) -> pd.DataFrame:
+    """Return one line a method: cost in products and gradients, what is right, and what the method itself said.
+
+    ``gradients`` is the time over that of the fastest full-data gradient; ``right`` counts values within 1e-4 of the
+    truth, ``missing`` true values that no returned one comes near.
+    """
+    rows = []
+    for method in found["methods"]:
+        if method["status"] != "run":
+            rows.append({"method": method["name"], "own report": method["status"]})
+            continue
+        rows.append(
+            {
+                "method": method["name"],
+                "products": f"{method['products']:.3g}",
+                "gradients": f"{method['gradients']:.0f}",
+                "right": f"{method['right']} of {len(method['values'])}",
+                "missing": str(method["missing"]),
+                "own report": method["report"],
+            }
+        )
+    return pd.DataFrame(rows).fillna("").set_index("method")
+
+
+def screening(found: dict[str, Any]) -> pd.DataFrame:
+    """Return one line a training set: what screening and Lanczos take, and where the curvature sits."""
+    rows = []
+    for row in found["screening"]:
+        screened, plain = row["screened"], row["lanczos"]
+        rows.append(
+            {
+                "samples": row["samples"],
+                "loss": row["loss"],
+                "heaviest_30_percent_hold": row["share_of_heaviest"]["0.3"],
+                "screened": screened["products"],
+                "lanczos": plain["products"],
+                "kept_samples": screened["notes"].get("used", 1.0),
+                "method": screened["method"],
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,37 @@
+"""The committed benchmark results can be read, and say what the pages take from them."""
+
+import json
+
+import pytest
+
+from hbanalysis import measured
+from hbanalysis.errors import StoreError
+
+
+def test_every_committed_result_reads():
+    names = sorted(path.stem for path in measured.FOLDER.glob("*.json"))
+    assert "digits_net" in names
+    for name in names:
+        found = measured.results(name)
+        assert "torch 2" in measured.where(found) and "1 thread" in measured.where(found)
+
+
+def test_methods_are_shown_with_their_own_report():
+    found = measured.results("digits_net")
+    table = measured.methods(found)
+    ours = table.loc["hbanalysis lanczos"]
+    assert ours["right"] == "20 of 20" and ours["missing"] == "0" and "complete" in ours["own report"]
+    for method in found["methods"]:
+        assert table.loc[method["name"], "own report"] == method["report"]
+    gone = {**found, "methods": [{"name": "peer", "status": "not installed"}]}
+    assert measured.methods(gone).loc["peer", "own report"] == "not installed"
+
+
+def test_damaged_and_missing_results_are_named(tmp_path):
+    with pytest.raises(StoreError, match=r"other\.json.*README"):
+        measured.results("other", tmp_path)
+    (tmp_path / "cut.json").write_text('{"methods": [')
+    with pytest.raises(StoreError, match=r"cut\.json"):
+        measured.results("cut", tmp_path)
+    (tmp_path / "whole.json").write_text(json.dumps({"a": 1}))
+    assert measured.results("whole", tmp_path) == {"a": 1}
