@@ -64,7 +64,7 @@ def eigsh(
         max_products: Stop after this many products, default ``100 k + 500``.
         seed: Seed of the start vector and of the check.
         checkpoint: A file that keeps the state every few minutes and when the run is interrupted; the same call goes
-            on from it. Removed at the end. Only for ``lanczos``.
+            on from it. Removed at the end. For Lanczos, which ``auto`` then takes.
         show: Called after each product with the number of products and the worst error relative to its tolerance (nan
             during the check); an exception raised there ends the run. The default shows a line on a terminal.
 
@@ -73,7 +73,7 @@ def eigsh(
 
     Raises:
         InputError: k out of range, unknown ``which`` or ``method``, an asymmetric tensor, a zero or mismatched ``v0``,
-            a ``checkpoint`` of another operator.
+            a ``checkpoint`` of another operator or for a method that keeps none.
         NumericalError: A product is not finite.
 
     Warns:
@@ -89,6 +89,8 @@ def eigsh(
     wanted.check(H.shape[0])
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
+    if checkpoint is not None and method in ("screened", "power"):
+        raise InputError(f"method={method!r} keeps no state: leave out checkpoint, or use method='lanczos' or 'auto'.")
     limit = max_products or 100 * k + 500
     if method == "power":
         if which != "LM":
@@ -100,7 +102,7 @@ def eigsh(
     begin = partial(_start_vector, v0, H.shape[0])
     names = getattr(H, "space", None)
     with terminal_line(show) as line:
-        if method == "screened" or (method == "auto" and screening.applicable(H)):
+        if method == "screened" or (method == "auto" and checkpoint is None and screening.applicable(H)):
             found = screening.screened(screening.weighted(H), wanted, width, check, begin, limit, seed, line)
             if found is not None:
                 return _result(*found, wanted, "screened", names)

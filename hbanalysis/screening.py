@@ -242,7 +242,7 @@ def _leave_out(
     light = H.part(order[last:], total=H.total)
     (low, high), taken = _range(KrylovSpace(light, 0, 0, seed), light)
     count.add(taken, len(order) - last)
-    norm = max(abs(low), abs(high))
+    norm = float(max(abs(low), abs(high)))
     return (last, norm) if norm <= allowed else (len(order), 0.0)
 
 

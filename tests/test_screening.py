@@ -97,3 +97,11 @@ def test_plan_takes_fewer_samples_the_faster_the_weights_fall():
     flat = screening.plan(torch.ones(1000), 20, 1e-4)
     assert not flat.worthwhile
     assert screening.plan(torch.zeros(10), 2, 1e-4).heavy >= 0
+
+
+def test_a_state_is_kept_by_lanczos_only(trained, tmp_path):
+    H = WeightHessian(*trained)
+    for method, which in (("screened", "LA"), ("power", "LM")):
+        with pytest.raises(InputError, match=f"method='{method}' keeps no state"):
+            eigsh(H, 3, which=which, method=method, checkpoint=tmp_path / "state")
+    assert eigsh(H, 3, method="auto", check=False, checkpoint=tmp_path / "state").method == "lanczos"
