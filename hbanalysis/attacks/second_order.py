@@ -9,14 +9,14 @@ and leaves the differences of all others as they are, which is the weaker attack
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from hbanalysis.attacks.batches import attacked, check_choices
 from hbanalysis.attacks.conjugate_gradients import conjugate_gradients
 from hbanalysis.attacks.geometry import Clip, per_sample, signs, units
-from hbanalysis.attacks.gradients import Curvature, check_logits, logits_of
+from hbanalysis.attacks.gradients import Curvature
 from hbanalysis.errors import require, unknown_name
 
 SOLVERS = ("cg", "exact")
@@ -51,7 +51,7 @@ def fhsm(
         clip: See `fgsm`.
         solver: ``"cg"``: conjugate gradients from zero, by Hessian-vector products, for every network. A sample stops
             at a residual of 1e-4 of its gradient, or where the curvature is not above rounding.
-            ``"exact"``: `hbanalysis.inputs.newton_direction`, from the Jacobian of the logits.
+            ``"exact"``: `hbanalysis.inputs.newton_direction`, for networks that are piecewise linear in the images.
         iterations: At most so many conjugate gradient iterations. The paper does not state its number.
         damping: :math:`\mu`, at least 0, in units of the curvature.
         softmax: See `fgsm`. With ``"relative"`` the system is scaled by 1 / (1 - p_y), which does not change its
@@ -80,7 +80,7 @@ def fhsm(
     def step(model: nn.Module, x: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
         return x + per_sample(eps, x) * signs(direction(model, x, labels))
 
-    return attacked(step, model, x, labels, eps, clip, batch_size)
+    return attacked(step, model, x, labels, eps, clip, _chunk(solver, batch_size, x))
 
 
 def l2_hess(
@@ -133,34 +133,37 @@ def l2_hess(
     def step(model: nn.Module, x: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
         return x + per_sample(eps, x) * units(direction(model, x, labels))
 
-    return attacked(step, model, x, labels, eps, clip, batch_size)
+    return attacked(step, model, x, labels, eps, clip, _chunk(solver, batch_size, x))
 
 
 def _direction(
     solver: str, iterations: int, damping: float, softmax: str
 ) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    """Check the choices and return the map from a chunk to its Newton directions, up to positive factors."""
+    """Check the choices and return the map from images to Newton directions, up to one positive factor a sample."""
     check_choices(softmax, iterations=iterations)
     if solver not in SOLVERS:
         raise unknown_name("solver", solver, SOLVERS)
     require(0 <= damping < float("inf"), f"damping is added to eigenvalues, at least 0 and finite; given {damping}.")
     if solver == "cg":
-        return lambda model, x, labels: _by_cg(model, x, labels, iterations, damping, softmax)
+        return partial(_by_cg, iterations=iterations, damping=damping, softmax=softmax)
     require(
         softmax == "relative",
         f"solver='exact' works from logits relative to the label; given softmax={softmax!r}. Use solver='cg'.",
     )
-    return lambda model, x, labels: _exactly(model, x, labels, damping)
+    return partial(_exactly, damping=damping)
 
 
-def _by_cg(model: nn.Module, x: Tensor, labels: Tensor, iterations: int, damping: float, softmax: str) -> Tensor:
+def _by_cg(model: nn.Module, x: Tensor, labels: Tensor, *, iterations: int, damping: float, softmax: str) -> Tensor:
     curvature = Curvature(model, x, labels, softmax, damping)
     return conjugate_gradients(curvature.multiply, curvature.gradient, iterations)
 
 
-def _exactly(model: nn.Module, x: Tensor, labels: Tensor, damping: float) -> Tensor:
+def _exactly(model: nn.Module, x: Tensor, labels: Tensor, *, damping: float) -> Tensor:
     from hbanalysis.inputs import newton_direction
 
-    with torch.no_grad():
-        check_logits(logits_of(model, x), labels)
     return newton_direction(model, x, labels, damping=damping, normalized=True)
+
+
+def _chunk(solver: str, batch_size: int | None, x: Tensor) -> int | None:
+    """The exact solver examines the network before it cuts the data itself, so it is given all of them at once."""
+    return max(len(x), 1) if solver == "exact" and batch_size is None else batch_size
