@@ -12,16 +12,21 @@ from tests.small_nets import trained_on_digits
 
 
 @functools.cache
-def _trained():
-    return trained_on_digits(300, 20, 150)
+def _trained(steps):
+    return trained_on_digits(300, 20, steps)
 
 
-def digits(dtype=torch.float64, samples=60):
+def digits(dtype=torch.float64, samples=60, steps=150):
     """A trained net on 16 pixels, images in [0, 1] and labels."""
-    model, x, y = _trained()
+    model, x, y = _trained(steps)
     copy = nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 10)).to(dtype)
     copy.load_state_dict(model.state_dict())
     return copy, x[:samples].to(dtype), y[:samples]
+
+
+def hardly_trained(dtype=torch.float64):
+    """The same after a few steps: its Newton systems are regular enough for dense solves."""
+    return digits(dtype, steps=12)
 
 
 def convolutional(dtype=torch.float64, classes=5):
@@ -73,4 +78,5 @@ def hessians(model, x, labels):
 
 
 def cosines(a, b):
-    return torch.nn.functional.cosine_similarity(a.flatten(1).double(), b.flatten(1).double())
+    a, b = (t.detach().flatten(1).double() for t in (a, b))
+    return (a * b).sum(1) / a.norm(dim=1) / b.norm(dim=1)
