@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hbanalysis.attacks import fgsm
+    from hbanalysis import attacks
     from hbanalysis.eigen import Eigenpairs, eigsh, power_iteration
     from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError
     from hbanalysis.operators import GaussNewton, Scaled, SciPyOperator, WeightHessian, as_operator
@@ -27,8 +27,8 @@ __all__ = [
     "TraceEstimate",
     "WeightHessian",
     "as_operator",
+    "attacks",
     "eigsh",
-    "fgsm",
     "power_iteration",
     "spectral_density",
     "trace",
@@ -47,18 +47,22 @@ _HOMES = {
     "WeightHessian": "operators",
     "as_operator": "operators",
     "eigsh": "eigen",
-    "fgsm": "attacks",
     "power_iteration": "eigen",
     "spectral_density": "spectrum",
     "trace": "traces",
 }
 
 
+_SUBPACKAGES = ("attacks",)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return import_module(f"hbanalysis.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'hbanalysis' has no attribute {name!r}")
     return getattr(import_module(f"hbanalysis.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_SUBPACKAGES})

@@ -89,7 +89,7 @@ def test_landscape_restores_the_weights_after_an_error(problem):
 
 def test_bad_input_is_named(problem):
     model, x, y = problem
-    with pytest.raises(InputError, match=r"at least 0; given -0\.1"):
+    with pytest.raises(InputError, match=r"at least 0 and finite.* given -0\.1"):
         fgsm(model, x, y, -0.1)
     with pytest.raises(InputError, match="as many labels; given 3"):
         fgsm(model, x, y[:3], 0.1)
