@@ -11,7 +11,7 @@ from hbanalysis.attacks.first_order import fgsm, iterated_fgsm, l2_grad
 from hbanalysis.attacks.masking import MaskingReport, masking_report
 from hbanalysis.attacks.projected_gradient import pgd
 from hbanalysis.attacks.readings import READINGS, Reading
-from hbanalysis.attacks.second_order import fhsm, l2_hess
+from hbanalysis.attacks.second_order import fhsm, l2_hess, newton_step
 
 __all__ = [
     "READINGS",
@@ -27,6 +27,7 @@ __all__ = [
     "l2_hess",
     "masking_report",
     "minimal_distance",
+    "newton_step",
     "pgd",
     "still_correct",
     "worst_case",

@@ -136,6 +136,51 @@ def l2_hess(
     return attacked(step, model, x, labels, eps, clip, _chunk(solver, batch_size, x))
 
 
+def newton_step(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    solver: str = "cg",
+    iterations: int = 5,
+    damping: float = 0.0,
+    softmax: str = "relative",
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Return the direction of `fhsm` and `l2_hess`, :math:`H^{-1} \nabla_x \ell`, up to one positive factor a sample.
+
+    Both attacks, clipped or not, follow from it: ``x + eps * sign(d)`` and ``x + eps * d / |d|``.
+
+    Args:
+        model: See `fgsm`.
+        x: See `fgsm`.
+        labels: See `fgsm`.
+        solver: See `fhsm`.
+        iterations: See `fhsm`.
+        damping: See `fhsm`.
+        softmax: See `fgsm`.
+        batch_size: See `fgsm`.
+
+    Cost: see `fhsm`.
+
+    Raises:
+        InputError: See `fhsm`.
+        NumericalError: See `fhsm`.
+
+    Example:
+        >>> x, labels = torch.zeros(2, 3), torch.tensor([0, 1])
+        >>> newton_step(nn.Identity(), x, labels, iterations=1).sign()
+        tensor([[-1.,  1.,  1.],
+                [ 1., -1.,  1.]])
+    """
+    direction = _direction(solver, iterations, damping, softmax)
+
+    def step(model: nn.Module, x: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
+        return direction(model, x, labels)
+
+    return attacked(step, model, x, labels, 0.0, None, _chunk(solver, batch_size, x))
+
+
 def _direction(
     solver: str, iterations: int, damping: float, softmax: str
 ) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:

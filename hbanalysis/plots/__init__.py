@@ -5,17 +5,23 @@ scale), and every line is headed by its scale. `spectral_density` alone takes pl
 one panel.
 """
 
+from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
 from hbanalysis.plots.history import training_history
 from hbanalysis.plots.landscape import landscape
+from hbanalysis.plots.matrices import accuracy_matrices
 from hbanalysis.plots.robustness import robustness_vs_batch
 from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
 from hbanalysis.plots.style import house_style
 
 __all__ = [
+    "accuracy_matrices",
+    "cg_sweep",
+    "examples",
     "house_style",
     "lambda1_vs_batch",
     "landscape",
+    "lines_between",
     "robustness_vs_batch",
     "spectra",
     "spectral_density",

@@ -1,12 +1,15 @@
 """The experiments of the paper, each a frozen configuration in and a row out."""
 
 from hbanalysis.errors import unknown_name
+from hbanalysis.studies.adversarial_training import AdversarialTraining
+from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Parameter, Study
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 
 __all__ = ["Parameter", "Study", "get", "names"]
 
-_STUDIES: dict[str, Study] = {study.name: study for study in (SpectrumVsBatch(),)}
+_ALL: tuple[Study, ...] = (SpectrumVsBatch(), AttackReadings(), AdversarialTraining())
+_STUDIES = {study.name: study for study in _ALL}
 
 
 def names() -> list[str]:

@@ -3,11 +3,8 @@
 The phases are kept one by one in the store's work folder, so an interrupted cell goes on with the first unfinished one.
 """
 
-import json
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,15 +12,14 @@ from torch import Tensor, nn
 
 from hbanalysis import checkpoints, data, training
 from hbanalysis.eigen import Eigenpairs, eigsh
-from hbanalysis.errors import StoreError
 from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
-from hbanalysis.files import write_atomically
 from hbanalysis.landscape import along_direction
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
-from hbanalysis.provenance import Stopwatch, environment
+from hbanalysis.provenance import environment
 from hbanalysis.store import Store, finite
 from hbanalysis.studies.base import CellProgress
+from hbanalysis.studies.phases import Phases, trained
 
 SETS = ("train", "test")
 
@@ -70,8 +66,8 @@ def measure_trained_model(
         "test": data.load(config.dataset, "test", samples=measure.test_samples, device=device),
     }
     folder = store.checkpoint_folder(config.key)
-    work = _Work(store.work_folder(key))
-    record = _trained(config, sets["train"], folder, work, report, training_share)
+    work = Phases(store.work_folder(key), where)
+    record = trained(config, sets["train"], folder, work, report, 0.0, training_share)
     model = config.network_on(device)
     pairs = {name: (s.images, s.labels) for name, s in sets.items()}
     cell = _Cell(model, pairs, measure, work, report, training_share)
@@ -93,72 +89,9 @@ def measure_trained_model(
             same = record.epochs == int(record.epochs)
             checkpoints.restore(model, folder / f"{training.EPOCH_END}.safetensors")
             values["epoch_end"] = _short(values["at_target"]) if same else cell.short()
-    seconds = {**work.clock.seconds, "training": record.seconds}
-    provenance = {
-        **where,
-        "seconds": {name: round(s, 1) for name, s in {**seconds, "total": sum(seconds.values())}.items()},
-        "cpu_seconds": round(work.clock.cpu_seconds, 1),
-        "checkpoint_sha256": record.checkpoints[record.final],
-    }
+    provenance = work.provenance(record.seconds, record.checkpoints[record.final])
     work.discard()
     return finite(values), provenance
-
-
-def _trained(
-    config: training.TrainingConfig,
-    samples: data.Samples,
-    folder: Path,
-    work: "_Work",
-    report: CellProgress,
-    share: float,
-) -> training.Record:
-    def step(fraction: float) -> None:
-        try:
-            report("training", share * fraction)
-        except BaseException:
-            work.save()
-            raise
-
-    return training.train(config, samples, folder, step)
-
-
-class _Work:
-    """Finished phases and the clock of one cell, on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._path = folder / "phases.json"
-        notes: dict[str, Any] = {}
-        if self._path.is_file():
-            try:
-                notes = json.loads(self._path.read_text())
-            except json.JSONDecodeError as error:
-                raise StoreError(f"Cannot read {self._path}: {error}. Delete it; the phases run again.") from error
-        self.results: dict[str, Any] = notes.get("results", {})
-        self.clock = Stopwatch(notes.get("seconds"), notes.get("cpu_seconds", 0.0))
-
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return the result of a phase, computed and kept the first time."""
-        if name not in self.results:
-            try:
-                with self.clock.phase(name):
-                    self.results[name] = finite(compute())
-            finally:
-                self.save()
-        return self.results[name]
-
-    def save(self) -> None:
-        """Keep results and clock."""
-        notes = {
-            "results": self.results,
-            "seconds": self.clock.seconds,
-            "cpu_seconds": self.clock.cpu_seconds,
-        }
-        write_atomically(self._path, json.dumps(notes))
-
-    def discard(self) -> None:
-        """Remove the folder: the row holds everything now."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Cell:
@@ -169,7 +102,7 @@ class _Cell:
         model: nn.Module,
         sets: Mapping[str, tuple[Tensor, Tensor]],
         measure: MeasureLike,
-        work: _Work,
+        work: Phases,
         report: CellProgress,
         share: float,
     ) -> None:

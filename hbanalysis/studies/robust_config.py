@@ -1,0 +1,111 @@
+"""What the adversarial studies share: the attacks, their sizes and reading, and how copies are trained on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from hbanalysis.attacks import READINGS, Attack
+from hbanalysis.errors import InputError, require, unknown_name
+from hbanalysis.files import digest
+from hbanalysis.schedules import learning_rate
+from hbanalysis.training_config import REVISION, TrainingConfig
+
+ORIGINAL, CONTROL = "ORI", "CLEAN+"  # the model before, and the control that trains on with clean images
+ATTACKS = ("FGSM", "FGSM-10", "L2GRAD", "FHSM", "L2HESS")
+MODELS = (ORIGINAL, CONTROL, *ATTACKS)
+SOFTMAX = "plain"  # PyTorch's own cross-entropy, as in the paper; what it loses where the model is sure is shown
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The five attacks of the paper at one size.
+
+    Attributes:
+        eps_inf: Size of FGSM, FGSM-10 and FHSM in the maximum norm, in units of [0, 1].
+        eps_2: Size of L2GRAD and L2HESS in the Euclidean norm, in the same units.
+        reading: Name of a reading of the paper; see `hbanalysis.attacks.READINGS`.
+    """
+
+    eps_inf: float = 0.1
+    eps_2: float = 2.8
+    reading: str = "H2"
+
+    def __post_init__(self) -> None:
+        require(0 < self.eps_inf <= 1, f"eps_inf must lie in (0, 1]; given {self.eps_inf}.")
+        require(self.eps_2 > 0, f"eps_2 must be positive; given {self.eps_2}.")
+        if self.reading not in READINGS:
+            raise unknown_name("reading", self.reading, READINGS)
+
+    def attacks(self, **changes: Any) -> dict[str, Attack]:
+        """Return the attacks by their names in the paper; ``changes`` are fields of the reading."""
+        reading = replace(READINGS[self.reading], **changes)
+        return reading.attacks(self.eps_inf, self.eps_2, softmax=SOFTMAX)
+
+
+@dataclass(frozen=True)
+class Robust:
+    """How a copy of the original model is trained on against an attack.
+
+    Attributes:
+        epochs: Additional epochs.
+        learning_rate: Initial learning rate.
+        schedule: See `hbanalysis.schedules`.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 0.01
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"robust_epochs must be at least 1; given {self.epochs}.")
+        learning_rate(self.schedule, self.learning_rate, 0)
+
+    def training(self, base: TrainingConfig) -> TrainingConfig:
+        """Return the training that continues ``base``."""
+        return replace(
+            base,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            target_loss=None,
+            max_epochs=self.epochs,
+        )
+
+    def key(self, base: TrainingConfig, adversary: Adversary, model: str) -> str:
+        """Return the name of the checkpoints of one of `MODELS` but the original."""
+        attack = None if model == CONTROL else {"name": model, "softmax": SOFTMAX, **asdict(adversary)}
+        what = {"start": base.key, "training": asdict(self.training(base)), "attack": attack, "revision": REVISION}
+        return digest({"fine_tuning": what})[:20]
+
+
+_M1 = TrainingConfig("mnist", "M1", 128, schedule="step(5, 0.5)", target_loss=None, max_epochs=100)
+_C3 = TrainingConfig("cifar10", "C3", 128, schedule="step(5, 0.5)", target_loss=None, max_epochs=100)
+_DIGITS = TrainingConfig("digits", "M1", 32, schedule="step(20, 0.5)", target_loss=None, max_epochs=60)
+_SMALL = replace(_C3, batch_size=64, train_samples=5000, schedule="step(10, 0.5)", max_epochs=60)
+_TINY = TrainingConfig("digits", "M1", 50, train_samples=200, target_loss=None, max_epochs=4)
+MNIST, CIFAR = Adversary(0.1, 2.8), Adversary(0.02, 1.2)
+# By scale: original training, sizes of the attacks, seeds.
+PRESETS: dict[str, tuple[tuple[TrainingConfig, Adversary, tuple[int, ...]], ...]] = {
+    "tiny": ((_TINY, MNIST, (0,)),),
+    "digits": ((_DIGITS, MNIST, (0, 1, 2)),),
+    "mnist": ((_M1, MNIST, (0,)),),
+    "small": ((_SMALL, CIFAR, (0,)),),
+    "paper": ((_M1, MNIST, (0, 1, 2, 3, 4)), (_C3, CIFAR, (0, 1, 2))),
+}
+
+
+def changed(part: Any, chosen: Mapping[str, Any]) -> Any:
+    """Return a dataclass with those of its fields replaced that ``chosen`` names."""
+    return replace(part, **{f.name: chosen[f.name] for f in fields(part) if f.name in chosen})
+
+
+def part_of(config: Mapping[str, Any], name: str, kind: type, study: str) -> Any:
+    """Return a part of a configuration as its dataclass.
+
+    Raises:
+        InputError: It is missing, or its fields are not those of ``kind``.
+    """
+    try:
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config[name].items()}
+        return kind(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"This is no configuration of {study}: {error}.") from error
