@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import InputError, NumericalError, require
-from hbanalysis.guards import twice_differentiable
 from hbanalysis.inputs.logits import LogitMap, Piece, check_finite
 from hbanalysis.inputs.piecewise import require_piecewise_linear
 from hbanalysis.inputs.softmax import SoftmaxCurvature, other_classes, softmax_curvature
@@ -270,25 +269,27 @@ def walk(logits: LogitMap, chunk_size: int | None, memory_budget: int | None) ->
         graph = logits.graph_bytes()
     numbers = (logits.classes - 1) * logits.x[0].numel()
     size = logits.size(chunk_size, memory_budget, graph + numbers * (logits.dtype.itemsize + _WORKING))
-    for piece in logits.pieces(size):
-        yield _jacobians(logits, piece)
+    for first in range(0, len(logits.x), size):
+        with logits.guarded():  # not around the yield: between two chunks the model belongs to the caller
+            piece = logits.piece(slice(first, first + size), first)
+            found, rows = _relative_rows(logits, piece)
+        check_finite(found, piece)
+        check_finite(rows, piece)
+        yield LogitJacobians(rows, found, piece.labels, first)
 
 
-def _jacobians(logits: LogitMap, piece: Piece) -> LogitJacobians:
+def _relative_rows(logits: LogitMap, piece: Piece) -> tuple[Tensor, Tensor]:
+    """Return logits and the gradients of the other logits relative to the label's, one backward pass each."""
     others = other_classes(piece.labels, logits.classes)
     shape = (len(piece), logits.classes - 1, *piece.inputs.shape[1:])
     rows = torch.empty(shape, dtype=logits.dtype, device=logits.device)
-    with logits.guarded(), twice_differentiable():
-        found = logits(piece)
-        for column in range(logits.classes - 1):
-            seed = torch.zeros_like(found).scatter_(1, others[:, column : column + 1], 1.0)
-            seed.scatter_(1, piece.labels[:, None], -1.0)
-            (row,) = torch.autograd.grad(found, piece.inputs, seed, retain_graph=column < logits.classes - 2)
-            rows[:, column] = row
-    found = found.detach()
-    check_finite(found, piece)
-    check_finite(rows, piece)
-    return LogitJacobians(rows, found, piece.labels, piece.first)
+    found = logits(piece)
+    for column in range(logits.classes - 1):
+        seed = torch.zeros_like(found).scatter_(1, others[:, column : column + 1], 1.0)
+        seed.scatter_(1, piece.labels[:, None], -1.0)
+        (row,) = torch.autograd.grad(found, piece.inputs, seed, retain_graph=column < logits.classes - 2)
+        rows[:, column] = row
+    return found.detach(), rows
 
 
 def _weighted(factor: Tensor, span: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,12 +88,20 @@ class LogitMap:
         return differentiation(self.model)
 
     def __call__(self, piece: Piece) -> Tensor:
-        """Return logits ``(n, c)`` with their graph."""
+        """Return logits ``(n, c)`` with their graph.
+
+        Raises:
+            InputError: The model returns something else than a tensor, or an object with ``logits``.
+        """
         try:
-            return logits_of(self.model(piece.inputs))
+            found = logits_of(self.model(piece.inputs))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             error.add_note(f"The model was called with {piece.name}: {self.dtype} {tuple(piece.inputs.shape)}.")
             raise
+        if not isinstance(found, Tensor):
+            kind = "dict" if isinstance(found, Mapping) else type(found).__name__
+            raise InputError(f"The model must return one tensor of logits (n, c), or .logits; it returned a {kind}.")
+        return found
 
     def pieces(self, size: int) -> Iterator[Piece]:
         """Yield all samples, ``size`` at a time."""
@@ -193,7 +200,7 @@ class LogitMap:
         )
 
     def _gives(self, piece: Piece, logits: Tensor) -> bool:
-        found = logits_of(self.model(piece.inputs)).detach()
+        found = self(piece).detach()
         return torch.allclose(found, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max()))
 
 
@@ -232,10 +239,7 @@ def _labels_of(labels: Tensor, n: int) -> Tensor:
     return labels.detach().long().cpu()
 
 
-def _check_logits(logits: Any, n: int) -> int:
-    if not isinstance(logits, Tensor):
-        kind = "dict" if isinstance(logits, Mapping) else type(logits).__name__
-        raise InputError(f"The model must return one tensor of logits (n, c), or .logits; it returned a {kind}.")
+def _check_logits(logits: Tensor, n: int) -> int:
     require(
         logits.ndim == 2 and len(logits) == n,
         f"The model must return logits (n, c), one row a sample; for {n} samples it returned {tuple(logits.shape)}.",

@@ -118,7 +118,7 @@ class Recorder(TorchDispatchMode):
             scaled = any(self._depends(value) for value in tree_leaves(values[1:]))
             return f"{name} with the statistics of the values at hand" if by_batch or scaled else None
         if name == "_local_scalar_dense":
-            return "a number taken out of a tensor that depends on the input (.item(), or a condition on it)"
+            return "a number taken out of a tensor that depends on the input (.item(), float() or int())"
         return name
 
 

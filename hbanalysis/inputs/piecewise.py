@@ -46,8 +46,8 @@ def is_piecewise_linear(model: nn.Module, x: Tensor) -> PiecewiseReport:
     The operations between the input and the logits are recorded as they run, on the first two samples. Each must be
     known to be linear (convolution, matrix product with weights, averages, reshaping, eval-mode batch normalisation) or
     piecewise linear (ReLU, LeakyReLU, PReLU, ReLU6, Hardtanh, absolute value, maxima, max pooling, sorting). A product
-    of two values that both depend on the input does not qualify, nor does one that PyTorch code takes out of a tensor
-    by ``.item()``, nor any operation that is not known. Then the second derivative of :math:`u \cdot z(x)` along a
+    of two values that both depend on the input does not qualify, nor does a number that ``.item()`` takes out of such a
+    value, nor any operation that is not known. Then the second derivative of :math:`u \cdot z(x)` along a
     direction v, both random, must be 0 to rounding.
 
     Args:
