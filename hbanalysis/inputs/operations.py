@@ -101,11 +101,9 @@ class Recorder(TorchDispatchMode):
 
     def _judge(self, name: str, func: Any, args: Any, kwargs: Any) -> str | None:
         """Return what is wrong with an operation, or ``None``."""
-        named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
-        if named.get("reduce") in ("multiply", "prod"):
-            return f"{name} with products"
         if name in _QUALIFYING:
             return None
+        named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
         values = list(named.values())
         if name in _FACTORS:
             both = all(self._depends(values[place]) for place in _FACTORS[name])
