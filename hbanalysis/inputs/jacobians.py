@@ -226,7 +226,7 @@ def logit_jacobians(
         model: Maps inputs to logits ``(n, c)``. It runs in eval mode and is left as it was.
         x: Inputs ``(N, ...)``.
         labels: ``(N,)``.
-        chunk_size: Samples at once; ``None`` takes what fits ``memory_budget``, at most 100 on a CPU and 1,000 on a
+        chunk_size: Samples at once; ``None`` takes what fits ``memory_budget``, at most 50 on a CPU and 1,000 on a
             GPU.
         memory_budget: Bytes for a chunk, its graph included; ``None`` means a quarter of what is free (1 GiB at most)
             on a CPU, half of it on a GPU.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_EVERY = 4  # steps between two looks at the Ritz values
+_EVERY = 2  # steps between two looks at the Ritz values
 _FLOOR = 20  # rounding units of the largest value that a residual cannot fall below
 
 Multiply = Callable[[Tensor], Tensor]

@@ -13,7 +13,7 @@ from hbanalysis.memory import available
 from hbanalysis.objective import logits_of
 from hbanalysis.products import graph_bytes
 
-_LARGEST_CHUNK = {"cpu": 100, "cuda": 1000}
+_LARGEST_CHUNK = {"cpu": 50, "cuda": 1000}
 _LARGEST_BUDGET = 1 << 30  # bytes on a CPU; larger chunks are no faster there
 _HALF = (torch.float16, torch.bfloat16)
 _NO_PATH = (

@@ -50,8 +50,8 @@ _SUMS_OF_PRODUCTS = _names("addmm addbmm baddbmm addmv addr addcmul")
 _FACTORS = dict.fromkeys(_PRODUCTS + _CONVOLUTIONS, (0, 1)) | dict.fromkeys(_SUMS_OF_PRODUCTS, (1, 2))
 _QUOTIENTS = _names("div divide true_divide")
 _NORMALISATIONS = _names("""
-    native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_no_update
-    _batch_norm_with_update _batch_norm_impl_index cudnn_batch_norm miopen_batch_norm batch_norm
+    native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_impl_index
+    cudnn_batch_norm miopen_batch_norm batch_norm
 """)
 
 
@@ -112,7 +112,7 @@ class Recorder(TorchDispatchMode):
             below = self._depends(values[1])
             return f"{name} by a value that depends on the input" if below else None
         if name in _NORMALISATIONS:
-            by_batch = named.get("training", named.get("train", False))
+            by_batch = named.get("training", False)
             scaled = any(self._depends(value) for value in tree_leaves(values[1:]))
             return f"{name} with the statistics of the values at hand" if by_batch or scaled else None
         if name == "_local_scalar_dense":

@@ -19,7 +19,7 @@ _WORKING = 2  # a product needs about as much as the graphs of its samples once 
 class Handle:
     """The graph of the gradient of some samples' losses, ready to be multiplied any number of times.
 
-    Built inside `LogitMap.guarded`. Cost: one input gradient to build, some 1 to 1.5 more to multiply.
+    Built inside `LogitMap.guarded`. Cost: one input gradient to build, some 2 to 2.5 to multiply.
 
     Raises:
         InputError: An operation cannot be differentiated twice.
@@ -47,6 +47,7 @@ class Handle:
         """Return each sample's Hessian times its vector, ``(n, ...)``, in the dtype of the model."""
         if not self._slope.requires_grad:
             return torch.zeros_like(vectors)
+        vectors = torch.empty_like(self._piece.inputs).copy_(vectors).detach()  # in the layout of the inputs
         with twice_differentiable():
             (product,) = torch.autograd.grad(
                 self._slope, self._piece.inputs, vectors, retain_graph=True, allow_unused=True
@@ -71,7 +72,7 @@ class InputHessian:
         model: Maps inputs to logits ``(n, c)``, at least two. It runs in eval mode and is left as it was.
         x: Inputs ``(N, ...)``, float32 or float64; moved to the model's device and dtype chunk by chunk.
         labels: Class labels ``(N,)``.
-        chunk_size: Samples differentiated at once; ``None`` takes what fits ``memory_budget``, at most 100 on a CPU
+        chunk_size: Samples differentiated at once; ``None`` takes what fits ``memory_budget``, at most 50 on a CPU
             and 1,000 on a GPU.
         memory_budget: Bytes that graphs may take; ``None`` means a quarter of what is free (1 GiB at most) on a CPU,
             half of it on a GPU. Graphs of chunks that fit are kept for the next product.
@@ -82,7 +83,7 @@ class InputHessian:
         device: That of x.
         products: Vectors multiplied so far, each of all samples.
 
-    Cost: a product takes some 2 to 2.5 input gradients, 1 to 1.5 where the graph is kept.
+    Cost: a product takes some 3.5 input gradients, 2 to 2.5 where the graph is kept (``benchmarks/inputs.py``).
 
     Raises:
         InputError: See `hbanalysis.inputs`.
@@ -157,15 +158,18 @@ class InputHessian:
         return result if block else result[:, 0]
 
     def gradient(self) -> Float[Tensor, "..."]:
-        """Return the gradient of each sample's loss in its input, shaped like x. Cost: one input gradient."""
+        """Return the gradient of each sample's loss in its input, shaped like x.
+
+        Cost: some 1.2 input gradients; where the graph is kept it serves the products that follow or went before.
+
+        Raises:
+            NumericalError: Logits or gradients are not finite.
+        """
         result = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         with self._logits.guarded():
-            for piece in self._logits.pieces(self._size):
-                losses = cross_entropy(self._logits(piece), piece.labels)
-                check_finite(losses.detach(), piece)
-                (part,) = torch.autograd.grad(losses.sum(), piece.inputs)
-                check_finite(part, piece)
-                result[piece.first : piece.first + len(piece)] = part.to(result)
+            for first, handle in self._handles():
+                result[first : first + len(handle.losses)] = handle.gradient.to(result)
+                del handle  # before the next chunk's graph is built
         return result
 
     def losses(self) -> Float[Tensor, " N"]:

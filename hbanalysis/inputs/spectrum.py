@@ -106,8 +106,8 @@ def input_spectrum(
     with the probabilities q of the classes other than the label. H has rank c - 1 at most, so min(c - 1, d) eigenvalues
     can be other than 0, and none is negative. They are the squared singular values of a small matrix that is built in
     float64 from log-probabilities and a known factor of diag q - q q^T, never by a subtraction (`softmax`). The
-    singular values are right to some float64 rounding units of the largest: eigenvalues down to 1e-30 of the first are
-    found, as far as the network's own rounding lets them mean anything.
+    singular values are right to some float64 rounding units of the largest, so an eigenvalue below 1e-30 of the first
+    is rounding; how far the others mean something depends on the rounding of the network itself.
 
     Other networks take the general path and say so in a warning: Lanczos for the k leading eigenvalues of every sample,
     in step, with Hessian-vector products by double backward.
@@ -125,7 +125,7 @@ def input_spectrum(
         tol: Lanczos: residual allowed relative to each ``|value|``.
         max_products: Lanczos: products at most, by default 20 k + 100.
         seed: Lanczos: seed of the start vector.
-        chunk_size: Samples at once; ``None`` takes what fits ``memory_budget``, at most 100 on a CPU and 1,000 on a
+        chunk_size: Samples at once; ``None`` takes what fits ``memory_budget``, at most 50 on a CPU and 1,000 on a
             GPU. The result does not depend on it beyond rounding.
         memory_budget: Bytes for a chunk; ``None`` means a quarter of what is free (1 GiB at most) on a CPU, half of it
             on a GPU.
@@ -134,7 +134,7 @@ def input_spectrum(
         Eigenvalues ``(N, columns)``, float64, on the device of x; or with ``vectors`` an `InputSpectrum`.
 
     Cost: exact: one forward and c - 1 backward passes to the input, some (c + 1) / 2 input gradients (measured in
-    ``benchmarks/inputs.py``). Lanczos: one input gradient and 1 to 1.5 for each step.
+    ``benchmarks/inputs.py``). Lanczos: one input gradient and 2 to 2.5 for each step.
 
     Raises:
         InputError: ``method="exact"`` and the network does not qualify; k out of range. Or see `hbanalysis.inputs`.
