@@ -158,6 +158,22 @@ def test_channels_last_is_taken_where_the_model_allows():
     assert close(hb.input_spectrum(Viewing(model), x, y), hb.input_spectrum(model, x, y), 1e-12)
 
 
+def test_models_that_write_into_their_inputs_and_wrapped_ones():
+    class Normalising(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x.sub_(0.5).div_(0.25))
+
+    model, x, y = problem()
+    before = x.clone()
+    writing, plain = Normalising(model), hb.input_spectrum(model, (x - 0.5) / 0.25, y) * 16
+    assert close(hb.input_spectrum(writing, x, y), plain, 1e-12) and torch.equal(x, before)
+    assert close(hb.input_spectrum(nn.DataParallel(writing), x, y), plain, 1e-12)
+
+
 def test_the_papers_networks_and_a_hundred_classes_in_bounded_memory():
     x, y = seeded(lambda: torch.rand(3, 3, 32, 32)), torch.tensor([0, 50, 99])
     model = networks.build("C3", classes=100)

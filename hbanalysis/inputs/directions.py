@@ -54,7 +54,7 @@ def newton_direction(
         RankWarning: Without damping, R of some samples lacks rank.
 
     References:
-        Paper, section 3.1 (FHSM and L2HESS, which solve the same system by conjugate gradients).
+        Paper, the attacks FHSM and L2HESS, which solve the same system by conjugate gradients.
 
     Example:
         >>> model = nn.Linear(2, 2, bias=False)

@@ -94,7 +94,7 @@ class LogitMap:
             InputError: The model returns something else than a tensor, or an object with ``logits``.
         """
         try:
-            found = logits_of(self.model(piece.inputs))
+            found = logits_of(self.model(piece.inputs.clone()))  # a model may write into what it is given
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             error.add_note(f"The model was called with {piece.name}: {self.dtype} {tuple(piece.inputs.shape)}.")
             raise
@@ -213,8 +213,8 @@ def check_finite(logits: Tensor, piece: Piece) -> None:
     wrong = (~logits.isfinite()).reshape(len(logits), -1).any(1).nonzero().flatten()
     if len(wrong):
         raise NumericalError(
-            f"The logits or gradients of sample {piece.first + int(wrong[0])} are not finite; check the weights and "
-            "the inputs."
+            f"The logits, gradients or products of sample {piece.first + int(wrong[0])} are not finite; check the "
+            "weights, the inputs and the vectors."
         )
 
 

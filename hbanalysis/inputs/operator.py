@@ -90,7 +90,7 @@ class InputHessian:
         NumericalError: Logits, gradients or products are not finite.
 
     References:
-        Paper, section 3 and Table 1 (columns of the input curvature).
+        Paper, Table 1 (columns of the input curvature).
 
     Example:
         A linear model has the Hessian W^T (diag p - p p^T) W; here p = (1/2, 1/2):

@@ -24,7 +24,7 @@ class PiecewiseReport:
     Attributes:
         qualifies: Whether every operation qualifies and the second derivative is 0 to rounding.
         operations: The ATen operations that were applied to values that depend on the input, in order of their first
-            use.
+            use; the ``clone`` that the model is given comes first.
         obstacle: What does not qualify, or ``None``.
         curvature: Size of the second derivative of a random combination of the logits along a random direction as long
             as the inputs, relative to the first derivative. ``None`` if it was not looked at, because an operation did

@@ -11,6 +11,9 @@ Cholesky factor is known (Tanabe and Sagae 1992): with the tail sums :math:`s_k 
 
 Every entry is a product of sums of positive numbers. Computed from log-probabilities it is right to float64 rounding
 however small 1 - p_y or p_y is, where :math:`q_k - q_k^2` has lost everything.
+
+Tanabe and Sagae, An exact Cholesky decomposition and the generalized inverse of the variance-covariance matrix of the
+multinomial distribution, with applications, Journal of the Royal Statistical Society B 54 (1992).
 """
 
 from dataclasses import dataclass
