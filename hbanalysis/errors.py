@@ -24,6 +24,14 @@ class ConvergenceWarning(UserWarning):
     """An iterative method stopped before its tolerance was met; the partial result says how far it came."""
 
 
+class GeneralPathWarning(UserWarning):
+    """A network does not have the structure that an exact method needs; an iterative one was used, and it says why."""
+
+
+class RankWarning(UserWarning):
+    """A linear system has no unique solution; the one of least norm was returned."""
+
+
 class OutOfTimeError(Exception):
     """Raised by a progress callback at a safe point to stop a computation; what was done is kept."""
 

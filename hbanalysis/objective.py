@@ -30,6 +30,18 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
+def logits_of(outputs: Any) -> Any:
+    """Return ``outputs.logits`` or ``outputs["logits"]`` if a model's outputs have any, otherwise the outputs.
+
+    Example:
+        >>> logits_of({"logits": torch.ones(1)})
+        tensor([1.])
+    """
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        return outputs["logits"]
+    return getattr(outputs, "logits", outputs)
+
+
 class Objective:
     """The loss of chunks, summed over their samples, and its gradient.
 
@@ -52,9 +64,7 @@ class Objective:
             given = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in leaves(chunk.inputs))
             error.add_note(f"The model was called with {chunk.name}: {given}.")
             raise
-        if isinstance(outputs, Mapping) and "logits" in outputs:
-            return outputs["logits"]
-        return getattr(outputs, "logits", outputs)
+        return logits_of(outputs)
 
     def each(self, outputs: Any, chunk: Chunk) -> Tensor:
         """Return the loss of each sample, ``(n,)``, without its weight.

@@ -69,18 +69,22 @@ def first_line(rows: Sequence[Row]) -> pd.DataFrame:
                     line["distance"] = float(np.mean([distances(row, theirs)[reading] for row in group]))
                 lines.append(line)
         if theirs is not None:
-            facts = {a: float(theirs.loc[ORIGINAL, a]) for a in ATTACKS}
-            lines.append(
-                {"scale": "paper", "trained": one.title, "reading": "the paper's table", "softmax": "", **facts}
-            )
+            place = {"scale": "paper", "trained": one.title, "reading": "the paper's table", "softmax": ""}
+            lines.append(place | original_line(theirs))
     return pd.DataFrame(lines)
+
+
+def original_line(theirs: pd.DataFrame) -> dict[str, float]:
+    """Return the original model's accuracies under the five attacks from the paper's matrix, in percent."""
+    values = theirs.loc[[ORIGINAL], list(ATTACKS)].to_numpy(dtype=float)[0]
+    return dict(zip(ATTACKS, map(float, values), strict=True))
 
 
 def distances(row: Row, theirs: pd.DataFrame) -> dict[str, float]:
     """Return for each reading the root mean square of ours minus the paper's, over the five attacks, in points."""
     found = {}
     for reading, accuracies in row.values["readings"].items():
-        gaps = [100 * accuracies[a] - float(theirs.loc[ORIGINAL, a]) for a in ATTACKS]
+        gaps = [100 * accuracies[a] - value for a, value in original_line(theirs).items()]
         found[reading] = float(np.sqrt(np.mean(np.square(gaps))))
     return found
 
@@ -88,11 +92,8 @@ def distances(row: Row, theirs: pd.DataFrame) -> dict[str, float]:
 def reading_verdict(rows: Sequence[Row]) -> str:
     """Return what the rows of M1 on MNIST at the paper's scale say about the reading, by the rule fixed beforehand."""
     rule = paper.criteria().attack_reading
-    deciding = [
-        group
-        for one, group in families(rows).items()
-        if one.scale == "paper" and (one.network, one.dataset) == ("M1", "mnist")
-    ]
+    groups = families(rows).items()
+    deciding = [group for one, group in groups if (one.scale, one.network, one.dataset) == ("paper", "M1", "mnist")]
     chosen = [row for group in deciding for row in group]
     if not chosen:
         return "not yet run"

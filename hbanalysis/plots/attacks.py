@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from hbanalysis.errors import InputError
 from hbanalysis.frames import families
 from hbanalysis.plots.style import grid, house_style, legend, line_key
-from hbanalysis.robustness import paper_matrix, sweep
+from hbanalysis.robustness import original_line, paper_matrix, sweep
 from hbanalysis.store import Row
 from hbanalysis.studies.pictures import decoded
-from hbanalysis.studies.robust_config import ATTACKS, ORIGINAL
+from hbanalysis.studies.robust_config import ATTACKS
 
 _COLORS = {"FHSM": "#3b528b", "L2HESS": "#5ec962"}
 _LINES = {"loss_train": ("#440154", "-"), "loss_test": ("#21918c", "-"), "loss_attacked": ("#b35806", "--")}
@@ -46,7 +46,7 @@ def cg_sweep(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
                 for _, each in chosen.groupby("seed"):
                     panel.plot(each["iterations"], each["accuracy"], color=color, linestyle=style, linewidth=0.7)
             if theirs is not None:
-                panel.axhline(float(theirs.loc[ORIGINAL, attack]), color=color, linewidth=1.2, linestyle="--")
+                panel.axhline(original_line(theirs)[attack], color=color, linewidth=1.2, linestyle="--")
         panel.set_xlabel("conjugate gradient iterations")
         panel.set_ylabel("test accuracy (%)")
         panel.set_ylim(-3, 103)

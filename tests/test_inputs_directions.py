@@ -1,0 +1,171 @@
+"""Newton directions against dense pseudo-inverses and solves; boundary distances against linear programmes' answers."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import hbanalysis as hb
+from hbanalysis.errors import InputError, NumericalError, RankWarning
+from hbanalysis.inputs import logit_jacobians
+from tests.input_nets import dense_gradients, dense_hessians, problem
+from tests.oracles import close, seeded
+
+
+@pytest.mark.parametrize("name", ["conv", "shortcut", "linear"])
+def test_direction_is_the_pseudo_inverse_times_the_gradient(name):
+    model, x, y = problem(name)
+    H, g = dense_hessians(model, x, y), dense_gradients(model, x, y)
+    truth = (torch.linalg.pinv(H, rtol=1e-10, hermitian=True) @ g[:, :, None])[:, :, 0]
+    found = hb.newton_direction(model, x, y, chunk_size=3)
+    assert found.shape == x.shape and close(found.flatten(1), truth, 1e-9)
+    assert ((found.flatten(1) * g).sum(1) > 0).all()  # uphill
+    unit = hb.newton_direction(model, x, y, normalized=True).flatten(1)
+    assert close(unit, truth / truth.norm(dim=1, keepdim=True), 1e-9)
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-2, 1.0, 1e3])
+def test_damped_direction_solves_the_system(damping):
+    model, x, y = problem()
+    H, g = dense_hessians(model, x, y), dense_gradients(model, x, y)
+    truth = torch.linalg.solve(H + damping * torch.eye(72, dtype=torch.float64), g)
+    found = hb.newton_direction(model, x, y, damping=damping)
+    assert close(found.flatten(1), truth, 1e-9)
+    unit = hb.newton_direction(model, x, y, damping=damping, normalized=True).flatten(1)
+    assert close(unit, truth / truth.norm(dim=1, keepdim=True), 1e-9)
+
+
+def linear(bias, dtype=torch.float64, inputs=5):
+    model = seeded(lambda: nn.Linear(inputs, 3)).to(dtype)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor(bias))
+    return model
+
+
+def raising_both(model):
+    """The shortest step that raises the logits of classes 1 and 2 by one over that of class 0."""
+    rows = (model.weight[1:] - model.weight[:1]).detach().double()
+    return torch.linalg.pinv(rows).sum(1)
+
+
+@pytest.mark.parametrize("bias", [(46.0, 0.0, -9.0), (0.0, 46.0, -30.0), (0.0, 300.0, -340.0), (800.0, 0.0, 0.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_direction_does_not_depend_on_the_probabilities(bias, dtype):
+    model, x = linear(bias, dtype), torch.zeros(1, 5, dtype=dtype)
+    truth = raising_both(model)
+    found = hb.newton_direction(model, x, torch.tensor([0]), normalized=True)[0].double()
+    assert close(found, truth / truth.norm(), 50 * torch.finfo(dtype).eps)
+    gradient = next(logit_jacobians(model, x, torch.tensor([0]))).gradient(normalized=True)[0]
+    assert gradient.norm().item() == pytest.approx(1, rel=1e-6)  # no underflow either
+
+
+def test_length_grows_with_one_over_p_and_its_overflow_is_said():
+    x, y = torch.zeros(2, 5), torch.tensor([1, 0])
+    model = linear((0.0, 46.0, 0.0), torch.float32)
+    found = hb.newton_direction(model, x, y)[1].double()
+    assert close(found, raising_both(model) * (math.exp(46) + 2), 1e-5)
+    with pytest.raises(NumericalError, match="sample 1 is too long for torch.float32.*1e-43.*normalized=True"):
+        hb.newton_direction(linear((0.0, 100.0, 0.0), torch.float32), x, y)
+
+
+@pytest.mark.parametrize("bias", [(46.0, 0.0, -9.0), (0.0, 300.0, -340.0), (900.0, 0.0, 1.0), (0.0, 0.2, 0.1)])
+def test_strong_damping_gives_the_gradient_and_weak_damping_the_undamped_direction(bias):
+    model, x, y = linear(bias), torch.zeros(1, 5, dtype=torch.float64), torch.tensor([0])
+    (part,) = logit_jacobians(model, x, y)
+    strong = hb.newton_direction(model, x, y, damping=1e6, normalized=True)
+    assert close(strong, part.gradient(normalized=True), 1e-5)
+    if bias[0] < 900:  # there H itself lies below what float64 holds
+        smallest = part.eigenvalues()[0, -1].item()
+        weak = hb.newton_direction(model, x, y, damping=1e-9 * smallest, normalized=True)
+        assert close(weak, hb.newton_direction(model, x, y, normalized=True), 1e-6)
+
+
+def test_a_lack_of_rank_is_said_and_solved_by_least_squares():
+    """Two logits that move together up to a constant, and fewer inputs than relative logits."""
+    twins = seeded(lambda: nn.Linear(5, 4)).double()
+    with torch.no_grad():
+        twins.weight[2] = twins.weight[1]
+    narrow = seeded(lambda: nn.Linear(2, 5)).double()
+    for model, inputs, rank in ((twins, 5, 2), (narrow, 2, 2)):
+        x, y = seeded(lambda n=inputs: torch.randn(6, n, dtype=torch.float64)), torch.zeros(6, dtype=torch.long)
+        H, g = dense_hessians(model, x, y), dense_gradients(model, x, y)
+        truth = (torch.linalg.pinv(H, rtol=1e-10, hermitian=True) @ g[:, :, None])[:, :, 0]
+        with pytest.warns(RankWarning, match=rf"for 6 of 6 samples \(sample 0: rank {rank}\)"):
+            found = hb.newton_direction(model, x, y)
+        assert close(found, truth, 1e-9)
+        damped = hb.newton_direction(model, x, y, damping=0.1)  # regular: no warning
+        assert close(damped, torch.linalg.solve(H + 0.1 * torch.eye(inputs, dtype=torch.float64), g), 1e-10)
+        assert next(logit_jacobians(model, x, y)).ranks().tolist() == [rank] * 6
+
+
+def test_rank_is_that_of_the_jacobian_however_saturated_the_probabilities():
+    model = linear((0.0, 300.0, -340.0))
+    (part,) = logit_jacobians(model, torch.zeros(1, 5, dtype=torch.float64), torch.tensor([0]))
+    assert part.eigenvalues()[0, 1] < 1e-100 * part.eigenvalues()[0, 0]
+    assert part.ranks().tolist() == [2]
+
+
+def test_a_dead_network_has_direction_zero():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)).double()
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    x, y = torch.rand(2, 4, dtype=torch.float64), torch.tensor([0, 1])
+    for settings in ({}, {"damping": 0.1}, {"normalized": True}, {"damping": 0.1, "normalized": True}):
+        if "damping" in settings:
+            assert not hb.newton_direction(model, x, y, **settings).any()
+        else:
+            with pytest.warns(RankWarning, match="rank 0"):
+                assert not hb.newton_direction(model, x, y, **settings).any()
+    assert not hb.input_spectrum(model, x, y).any()
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_boundary_distance_of_a_linear_model_is_reached_and_not_undercut(norm):
+    model, x, y = problem("linear", samples=20)
+    y = model(x).argmax(1)
+    y[0] = (y[0] + 1) % 4  # one misclassified sample
+    found = hb.boundary_distance(model, x, y, norm=norm, chunk_size=6)
+    assert found.dtype == torch.float64 and found[0] < 0 and (found[1:] > 0).all()
+    W = model[1].weight.detach()
+    for i in range(1, 20):
+        crossing = []
+        for k in set(range(4)) - {int(y[i])}:
+            slope = W[k] - W[y[i]]
+            step = slope.sign() if norm == "inf" else slope / slope.norm()
+            margin = lambda t, k=k, i=i, step=step: (  # noqa: E731
+                lambda z: (z[y[i]] - z[k]).item()
+            )(model((x[i].flatten() + t * step).reshape(1, 2, 6, 6))[0])
+            assert margin(0.999 * found[i]) > 0
+            crossing.append(margin(1.001 * found[i]) < 0)
+        assert any(crossing)
+
+
+def test_boundary_distance_of_any_network_where_there_is_no_slope():
+    flat = nn.Linear(3, 2)
+    with torch.no_grad():
+        flat.weight.zero_()
+        flat.bias.copy_(torch.tensor([1.0, 0.0]))
+    assert hb.boundary_distance(flat, torch.rand(2, 3), torch.tensor([0, 1])).tolist() == [math.inf, -math.inf]
+    model, x, y = problem("softplus")
+    assert hb.boundary_distance(model, x, y).isfinite().all()
+
+
+def test_results_follow_the_inputs():
+    model, x, y = problem()
+    found = hb.newton_direction(model, x.float(), y)
+    assert found.dtype == torch.float32 and close(found.double(), hb.newton_direction(model, x, y), 1e-4)
+
+
+def test_bad_input_is_named():
+    model, x, y = problem()
+    cases = [
+        (lambda: hb.newton_direction(model, x, y, damping=-1.0), "damping is finite and not negative; given -1.0"),
+        (lambda: hb.newton_direction(model, x, y, damping=math.inf), "given inf"),
+        (lambda: hb.newton_direction(model, x, y + 3), "label 4 of sample 1"),
+        (lambda: hb.boundary_distance(model, x, y, norm="1"), "norm is 'inf' or '2'; given '1'"),
+        (lambda: hb.boundary_distance(model, x.long(), y), "given torch.int64"),
+    ]
+    for make, message in cases:
+        with pytest.raises(InputError, match=message):
+            make()
