@@ -9,8 +9,6 @@ from hbanalysis.errors import InputError
 from tests.attack_nets import convolutional, cosines, digits, gradients, hardly_trained, hessians, linear
 from tests.oracles import seeded
 
-pytest.importorskip("hbanalysis.inputs")
-
 NEWTON = [attacks.fhsm, attacks.l2_hess]
 
 
