@@ -16,7 +16,7 @@ from hbanalysis.products import graph_bytes
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # an attack of fixed size: (model, x, labels) -> x_adv
 Step = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # the same for a chunk with one eps (n,) a sample
 
-_LARGEST = {"cpu": 100, "cuda": 1000}
+_LARGEST = {"cpu": 256, "cuda": 1024}
 _PROBES = 2  # samples whose graphs tell the memory a sample takes
 _WORKING = 6  # a second derivative holds the graph of the forward pass a few times over
 
@@ -33,7 +33,7 @@ def attacked(
         labels: True labels ``(n,)``.
         eps: Size of the perturbations, one for all or ``(n,)``.
         clip: Range of valid images, or ``None``.
-        batch_size: Samples in a chunk; ``None`` takes 100 on a CPU, 1000 on a GPU, fewer if memory asks for it.
+        batch_size: Samples in a chunk; ``None`` takes 256 on a CPU, 1024 on a GPU, fewer if memory asks for it.
 
     Raises:
         InputError: See `check_images` and `sizes`.

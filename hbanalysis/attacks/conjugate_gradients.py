@@ -20,8 +20,9 @@ def conjugate_gradients(
        \quad r \mathrel{-}= \alpha A p, \quad p \leftarrow r + \frac{r_+^T r_+}{r^T r} \, p
 
     Each residual is made orthogonal to all earlier ones, which changes nothing in exact arithmetic. Without it the
-    rounding of the products grows some thousandfold an iteration on the ill-conditioned systems of trained networks,
-    and the fifth iterate in float32 can be another direction than in float64.
+    rounding of the products grows some thousandfold an iteration on the ill-conditioned systems of trained networks:
+    for M1 on MNIST the fifth iterate in float32 had another direction than in float64 (cosine below .99) for a fifth of
+    500 test images, with it for none.
 
     A sample stops, and keeps what it has, when its residual is at most ``tolerance`` times its right side, or when the
     curvature :math:`p^T A p` is not above the rounding of the products: run on past the rank of A, conjugate gradients

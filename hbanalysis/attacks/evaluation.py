@@ -1,6 +1,6 @@
 """How well a model stands attacks: accuracy under one, and in the worst case over several."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Bool
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hbanalysis.attacks.batches import Attack, check_images, chunks
 from hbanalysis.attacks.gradients import check_logits, logits_of
-from hbanalysis.errors import InputError, require
+from hbanalysis.errors import require
 from hbanalysis.guards import differentiation, unwrapped
 
 
@@ -69,7 +69,9 @@ def accuracy_under(model: nn.Module, attack: Attack, x: Tensor, labels: Tensor) 
     return _fraction(still_correct(model, attack(model, x, labels), labels))
 
 
-def worst_case(model: nn.Module, attacks: Iterable[Attack], x: Tensor, labels: Tensor) -> Bool[Tensor, " n"]:
+def worst_case(
+    model: nn.Module, attacks: Iterable[Attack] | Mapping[str, Attack], x: Tensor, labels: Tensor
+) -> Bool[Tensor, " n"]:
     """Return whether each sample is classified correctly as it is and after every one of several attacks.
 
     A sample that one attack has broken is not given to the next, so put cheap attacks first. The mean of the result is
@@ -77,14 +79,14 @@ def worst_case(model: nn.Module, attacks: Iterable[Attack], x: Tensor, labels: T
 
     Args:
         model: The model that is attacked and judged.
-        attacks: Callables ``(model, x, labels) -> x_adv``; of a reading, ``READINGS["H1"].attacks(...).values()``.
+        attacks: Callables ``(model, x, labels) -> x_adv``, or a dict of them, as `Reading.attacks` returns.
         x: Images ``(n, ...)``.
         labels: Labels ``(n,)``.
 
     Cost: at most that of the attacks and a forward pass each.
 
     Raises:
-        InputError: Something in ``attacks`` cannot be called, or see the attacks.
+        InputError: See the attacks.
         NumericalError: The model's output is not finite.
 
     Example:
@@ -95,11 +97,7 @@ def worst_case(model: nn.Module, attacks: Iterable[Attack], x: Tensor, labels: T
         tensor([False,  True])
     """
     standing = still_correct(model, x, labels)
-    for attack in attacks:
-        if not callable(attack):
-            raise InputError(
-                f"attacks are callables (model, x, labels) -> x_adv; given {attack!r}. Of a dict take .values()."
-            )
+    for attack in attacks.values() if isinstance(attacks, Mapping) else attacks:
         left = standing.nonzero().flatten()
         if len(left):
             standing[left] = still_correct(model, attack(model, x[left], labels[left]), labels[left])

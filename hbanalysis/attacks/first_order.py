@@ -34,7 +34,7 @@ def fgsm(
         softmax: ``"relative"`` takes the cross-entropy from logits relative to the label, whose direction is right
             however sure the model is. ``"plain"`` is PyTorch's cross-entropy: in float32 its gradient lacks the part of
             the label's logit where 1 - p_y is below 6e-8, and is exactly zero where the label leads by 104 or more.
-        batch_size: Samples differentiated at once; ``None`` takes 100 on a CPU and 1000 on a GPU, fewer if they do not
+        batch_size: Samples differentiated at once; ``None`` takes 256 on a CPU and 1024 on a GPU, fewer if they do not
             fit into memory.
 
     Cost: one input gradient.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hbanalysis.errors import InputError, NumericalError, require
-from hbanalysis.guards import twice_differentiable
+from hbanalysis.guards import once_differentiable_functions, twice_differentiable
 from hbanalysis.losses import log_odds
 
 SOFTMAX = ("relative", "plain")
@@ -138,6 +138,12 @@ class Curvature:
     def __init__(self, model: nn.Module, x: Tensor, labels: Tensor, softmax: str, damping: float) -> None:
         self._inputs, logits, total = _forward(model, x, labels, softmax, check=True)
         self._slope = _derivative(total, self._inputs, graph=True)
+        lost = once_differentiable_functions([logits], [self._slope])
+        require(
+            not lost,
+            f"The operation {', '.join(lost)} cannot be differentiated twice: its backward pass is marked "
+            "@once_differentiable. Use fgsm, l2_grad or pgd, or write it with differentiable operations.",
+        )
         self.gradient = self._slope.detach()
         shape = (-1, *[1] * (x.ndim - 1))
         odds = OBJECTIVES["relative"](logits.detach(), labels).double()

@@ -84,7 +84,7 @@ def masking_report(
     steps: int = 50,
     restarts: int = 5,
     seed: int = 0,
-    allowed: float = 0.02,
+    allowed: float = 0.05,
     batch_size: int | None = None,
 ) -> MaskingReport:
     """Attack a model weakly and strongly, in the maximum norm, and name what speaks for masked gradients.
