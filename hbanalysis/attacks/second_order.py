@@ -18,6 +18,7 @@ from hbanalysis.attacks.conjugate_gradients import conjugate_gradients
 from hbanalysis.attacks.geometry import Clip, per_sample, signs, units
 from hbanalysis.attacks.gradients import Curvature
 from hbanalysis.errors import require, unknown_name
+from hbanalysis.inputs import newton_direction
 
 SOLVERS = ("cg", "exact")
 
@@ -204,8 +205,6 @@ def _by_cg(model: nn.Module, x: Tensor, labels: Tensor, *, iterations: int, damp
 
 
 def _exactly(model: nn.Module, x: Tensor, labels: Tensor, *, damping: float) -> Tensor:
-    from hbanalysis.inputs import newton_direction
-
     return newton_direction(model, x, labels, damping=damping, normalized=True)
 
 
