@@ -118,6 +118,10 @@ def test_a_dead_network_has_direction_zero():
             with pytest.warns(RankWarning, match="rank 0"):
                 assert not hb.newton_direction(model, x, y, **settings).any()
     assert not hb.input_spectrum(model, x, y).any()
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([0.0, -5.0, 1000.0]))  # and 1 / p_y overflows
+    with pytest.warns(RankWarning, match="rank 0"):
+        assert not hb.newton_direction(model, x, y).any()
 
 
 @pytest.mark.parametrize("norm", ["inf", "2"])
