@@ -118,6 +118,10 @@ def test_a_dead_network_has_direction_zero():
             with pytest.warns(RankWarning, match="rank 0"):
                 assert not hb.newton_direction(model, x, y, **settings).any()
     assert not hb.input_spectrum(model, x, y).any()
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([0.0, -5.0, 1000.0]))  # and 1 / p_y overflows
+    with pytest.warns(RankWarning, match="rank 0"):
+        assert not hb.newton_direction(model, x, y).any()
 
 
 @pytest.mark.parametrize("norm", ["inf", "2"])
@@ -147,6 +151,9 @@ def test_boundary_distance_of_any_network_where_there_is_no_slope():
         flat.weight.zero_()
         flat.bias.copy_(torch.tensor([1.0, 0.0]))
     assert hb.boundary_distance(flat, torch.rand(2, 3), torch.tensor([0, 1])).tolist() == [math.inf, -math.inf]
+    with torch.no_grad():
+        flat.bias.fill_(1.0)
+    assert hb.boundary_distance(flat, torch.rand(2, 3), torch.tensor([0, 1])).tolist() == [0.0, 0.0]  # on the boundary
     model, x, y = problem("softplus")
     assert hb.boundary_distance(model, x, y).isfinite().all()
 

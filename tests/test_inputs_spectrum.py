@@ -11,6 +11,7 @@ import hbanalysis as hb
 from hbanalysis import networks
 from hbanalysis.errors import ConvergenceWarning, GeneralPathWarning, InputError, NumericalError
 from hbanalysis.inputs import logit_jacobians
+from hbanalysis.inputs.logits import LogitMap
 from hbanalysis.inputs.softmax import softmax_curvature
 from tests.input_nets import Functional, dense_gradients, dense_hessians, problem
 from tests.oracles import close, seeded
@@ -155,7 +156,10 @@ def test_channels_last_is_taken_where_the_model_allows():
             return self.head(h.view(len(h), -1))
 
     model, x, y = problem()
-    assert close(hb.input_spectrum(Viewing(model), x, y), hb.input_spectrum(model, x, y), 1e-12)
+    viewing = Viewing(model)
+    taken = [LogitMap(net, x, y).piece(slice(0, 3)).inputs.stride() for net in (model, viewing)]
+    assert taken == [(72, 1, 12, 2), (72, 36, 6, 1)]
+    assert close(hb.input_spectrum(viewing, x, y), hb.input_spectrum(model, x, y), 1e-12)
 
 
 def test_models_that_write_into_their_inputs_and_wrapped_ones():

@@ -198,7 +198,7 @@ class LogitJacobians:
             norms = vectors.norm(dim=1, keepdim=True)
             scaled = torch.where(norms > 0, vectors / norms, 0.0).to(self.rows.dtype)
         else:
-            scaled = (vectors * scale.exp()[:, None]).to(self.rows.dtype)
+            scaled = torch.where(vectors == 0, 0.0, vectors * scale.exp()[:, None]).to(self.rows.dtype)
             wrong = (~scaled.isfinite()).any(1).nonzero().flatten()
             if len(wrong):
                 raise NumericalError(

@@ -83,7 +83,7 @@ class InputHessian:
         device: That of x.
         products: Vectors multiplied so far, each of all samples.
 
-    Cost: a product takes some 3.5 input gradients, 2 to 2.5 where the graph is kept (``benchmarks/inputs.py``).
+    Cost: a product takes 3 to 4.5 input gradients, 2 to 2.5 where the graph is kept (``benchmarks/inputs.py``).
 
     Raises:
         InputError: See `hbanalysis.inputs`.
