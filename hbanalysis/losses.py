@@ -30,26 +30,11 @@ def cross_entropy(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> 
         >>> cross_entropy(torch.tensor([[0.0, 30.0]]), torch.tensor([1])).item() > 9e-14
         True
     """
-    others = log_odds(logits, labels)
-    # log(1 + e^s) with softplus taken at -|s|: its second derivative p (1 - p) then never subtracts from 1.
-    return torch.where(others > 0, others + F.softplus(-others), F.softplus(others))
-
-
-def log_odds(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    r"""Return the log-odds against the label of each sample.
-
-    .. math:: s = \log \sum_{k \ne y} e^{z_k - z_y} = \log \frac{1 - p_y}{p_y}
-
-    The cross-entropy is :math:`\log(1 + e^s)` and its slope in s is 1 - p_y, so both have the same direction of
-    steepest ascent; s never underflows.
-
-    Example:
-        >>> log_odds(torch.tensor([[0.0, 300.0]]), torch.tensor([1]))
-        tensor([-300.])
-    """
     relative = logits - logits.gather(1, labels[:, None])
     is_label = labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    return torch.logsumexp(relative.masked_fill(is_label, -torch.inf), dim=1)
+    others = torch.logsumexp(relative.masked_fill(is_label, -torch.inf), dim=1)
+    # log(1 + e^s) with softplus taken at -|s|: its second derivative p (1 - p) then never subtracts from 1.
+    return torch.where(others > 0, others + F.softplus(-others), F.softplus(others))
 
 
 def binary_cross_entropy(logits: Float[Tensor, " n"], targets: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

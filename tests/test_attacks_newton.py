@@ -1,12 +1,14 @@
 """FHSM and L2HESS against dense float64 Hessians; conjugate gradients against dense solves and Krylov projections."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from hbanalysis import attacks
 from hbanalysis.attacks.conjugate_gradients import conjugate_gradients
-from hbanalysis.attacks.gradients import Curvature
+from hbanalysis.attacks.gradients import Curvature, log_odds
 from tests.attack_nets import convolutional, cosines, digits, gradients, hardly_trained, hessians, linear
 from tests.oracles import seeded
 
@@ -111,7 +113,18 @@ def test_damping_of_a_saturated_sample_does_not_overflow():
         assert torch.allclose(found, attacks.l2_grad(model, x, y, 0.1), atol=1e-7)
 
 
-@pytest.mark.parametrize("gap", [20.0, 60.0, 300.0])
+def test_log_odds_are_those_of_the_softmax_and_never_underflow():
+    z = seeded(lambda: torch.randn(50, 7, dtype=torch.float64))
+    y = torch.arange(50) % 7
+    p = z.softmax(1).gather(1, y[:, None])[:, 0]
+    assert torch.allclose(log_odds(z, y), torch.log((1 - p) / p), atol=1e-12)
+    sure = torch.tensor([[1e4, 1.0, 1.0]], requires_grad=True)
+    odds = log_odds(sure, torch.tensor([0]))
+    assert odds.item() == pytest.approx(1.0 - 1e4 + math.log(2), rel=1e-7)
+    assert torch.autograd.grad(odds.sum(), sure)[0].tolist() == [[-1.0, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize("gap", [20.0, 60.0, 300.0, 1e4])
 def test_the_direction_of_a_saturated_sample_does_not_depend_on_how_sure_it_is(gap):
     weight = seeded(lambda: torch.randn(4, 9))
     x, y = torch.full((1, 9), 0.5), torch.tensor([0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hbanalysis.errors import InputError
-from hbanalysis.losses import binary_cross_entropy, cross_entropy, log_odds, named, squared_error
+from hbanalysis.losses import binary_cross_entropy, cross_entropy, named, squared_error
 
 
 def hessian(z, label):
@@ -31,17 +31,6 @@ def test_agrees_with_the_textbook_form_where_that_is_right():
     assert torch.allclose(ours, theirs, atol=1e-13)
     first = [torch.autograd.grad(t.sum(), z, retain_graph=True)[0] for t in (ours, theirs)]
     assert torch.allclose(*first, atol=1e-13)
-
-
-def test_log_odds_are_those_of_the_softmax_and_never_underflow():
-    z = torch.randn(50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(50) % 7
-    p = z.softmax(1).gather(1, y[:, None])[:, 0]
-    assert torch.allclose(log_odds(z, y), torch.log((1 - p) / p), atol=1e-12)
-    sure = torch.tensor([[1e4, 1.0, 1.0]], requires_grad=True)
-    odds = log_odds(sure, torch.tensor([0]))
-    assert odds.item() == pytest.approx(1.0 - 1e4 + 0.6931472, rel=1e-7)
-    assert torch.autograd.grad(odds.sum(), sure)[0].tolist() == [[-1.0, 0.5, 0.5]]
 
 
 def test_two_classes_confidently_wrong():

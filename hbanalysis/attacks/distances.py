@@ -66,7 +66,7 @@ def minimal_distance(
         labels: See `fgsm`.
         norm: ``"inf"`` or ``"2"``; decides the default attack and ``upper``.
         attack: ``(model, x, labels, eps) -> x_adv`` with one size a sample; every attack of this package qualifies.
-            ``None`` means `pgd` on the margin loss with 40 steps from the image and 2 restarts.
+            ``None`` means `pgd` on the margin loss, 40 steps from the image.
         clip: Range of images for the default attack, and for ``upper``.
         upper: The largest size tried; ``None`` means the diameter of the box ``clip`` in the norm.
         tolerance: Length of the interval, in units of images in [0, 1].
@@ -88,7 +88,7 @@ def minimal_distance(
     check_images(unwrapped(model), x, labels, clip)
     require(math.isfinite(tolerance) and tolerance > 0, f"tolerance is a distance above 0; given {tolerance}.")
     if attack is None:
-        attack = partial(pgd, clip=clip, norm=norm, steps=40, restarts=2, random_start=False, loss="margin")
+        attack = partial(pgd, clip=clip, norm=norm, steps=40, random_start=False, loss="margin")
     largest = _diameter(x, clip, norm) if upper is None else upper
     require(math.isfinite(largest) and largest > 0, f"upper is a distance above 0 and finite; given {upper}.")
     right = still_correct(model, x, labels)

@@ -3,9 +3,8 @@ r"""What attacks ascend: gradients and curvature products in the images, each sa
 Three objectives have names:
 
 ``"relative"``
-    Cross-entropy from logits relative to the label, by way of the log-odds s against the label
-    (`hbanalysis.losses.log_odds`). The direction is that of the cross-entropy and never underflows, however sure the
-    model is.
+    Cross-entropy from logits relative to the label, by way of the log-odds s against the label (`log_odds`). The
+    direction is that of the cross-entropy and never underflows, however sure the model is.
 ``"plain"``
     Cross-entropy as PyTorch computes it. In float32, where 1 - p_y is below 6e-8, loss and gradient lose the part of
     the label's logit, and where the label leads by more than 104 the gradient is exactly zero.
@@ -23,7 +22,6 @@ from torch.nn import functional as F
 
 from hbanalysis.errors import InputError, NumericalError, require
 from hbanalysis.guards import once_differentiable_functions, twice_differentiable
-from hbanalysis.losses import log_odds
 
 SOFTMAX = ("relative", "plain")
 
@@ -66,6 +64,25 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         raise NumericalError(
             f"The logits of {lost} of {len(logits)} images are not finite; check the weights and the images."
         )
+
+
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Return the log-odds against the label of each sample, ``(n,)``.
+
+    .. math:: s = \log \sum_{k \ne y} e^{z_k - z_y} = \log \frac{1 - p_y}{p_y}
+
+    The cross-entropy is :math:`\log(1 + e^s)` and its slope in s is 1 - p_y, so both have the same direction of
+    steepest ascent; s itself never underflows.
+
+    Example:
+        >>> log_odds(torch.tensor([[0.0, 300.0]]), torch.tensor([1]))
+        tensor([-300.])
+    """
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    # Relative to the largest other logit, not to the label's: a lead of 1e4 would round their differences to 1e-3.
+    largest = others.detach().amax(1, keepdim=True)
+    return torch.logsumexp(others - largest, dim=1) - (own - largest)[:, 0]
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
