@@ -169,6 +169,7 @@ def newton_step(
         NumericalError: See `fhsm`.
 
     Example:
+        >>> import torch
         >>> x, labels = torch.zeros(2, 3), torch.tensor([0, 1])
         >>> newton_step(nn.Identity(), x, labels, iterations=1).sign()
         tensor([[-1.,  1.,  1.],
