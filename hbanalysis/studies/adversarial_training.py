@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hbanalysis import checkpoints, data, training
 from hbanalysis.attacks import accuracy_under, pgd, still_correct
-from hbanalysis.errors import require
+from hbanalysis.errors import NumericalError, require
 from hbanalysis.evaluation import evaluate
 from hbanalysis.landscape import along_direction
 from hbanalysis.memory import keep_freed_memory
@@ -161,8 +161,13 @@ class AdversarialTraining(Study):
         work = Phases(store.work_folder(self.key(cell)), environment(device))
         family = Family(cell, store, device, work, progress or (lambda phase, fraction: None))
         records = family.train()
-        values = family.judge() | {"history": {name: record.history for name, record in records.items()}}
         original = records[ORIGINAL]
+        values = {
+            "status": original.status,
+            "epochs": original.epochs,
+            "history": {name: record.history for name, record in records.items()},
+            **family.judge(),
+        }
         seconds = sum(record.seconds for record in records.values())
         provenance = work.provenance(seconds, original.checkpoints[original.final])
         work.discard()
@@ -215,6 +220,9 @@ class Family:
                 perturb=self.attacks.get(name),
             )
             self._paths[name] = folder / f"{records[name].final}.safetensors"
+        lost = [name for name, record in records.items() if record.status == "diverged"]
+        if lost:
+            raise NumericalError(f"The training of {', '.join(lost)} diverged. Use a smaller learning rate.")
         return records
 
     def judge(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hbanalysis import checkpoints, data
 from hbanalysis.attacks import READINGS, accuracy_under, newton_step, still_correct
-from hbanalysis.errors import require
+from hbanalysis.errors import NumericalError, require
 from hbanalysis.evaluation import evaluate
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.provenance import environment
@@ -130,6 +130,8 @@ class AttackReadings(Study):
         samples = data.load(config.dataset, "train", samples=config.train_samples, device=device)
         folder = store.checkpoint_folder(config.key)
         record = trained(config, samples, folder, work, report, 0.0, 0.6)
+        if record.status == "diverged":
+            raise NumericalError(f"The training of {self.label(cell)} diverged. Use a smaller learning rate.")
         model = config.network_on(device)
         checkpoints.restore(model, folder / f"{record.final}.safetensors")
         model.eval()

@@ -9,6 +9,7 @@ from typing import Any
 from hbanalysis import data, training
 from hbanalysis.errors import StoreError
 from hbanalysis.files import write_atomically
+from hbanalysis.locks import KeyLock
 from hbanalysis.provenance import Stopwatch
 from hbanalysis.store import finite
 from hbanalysis.studies.base import CellProgress
@@ -81,6 +82,8 @@ def trained(
 ) -> training.Record:
     """Train, or finish a training; what was done so far is kept if ``report`` raises.
 
+    Studies share trainings: a process that finds another at the same one waits for it.
+
     Args:
         config: The training.
         samples: The training set.
@@ -100,4 +103,7 @@ def trained(
             work.save()
             raise
 
-    return training.train(config, samples, folder, step, **how)
+    lock = KeyLock(folder.parents[1], f"training-{folder.name}")
+    lock.acquire(check=lambda: report(f"waiting for the same {phase}", begin))
+    with lock:
+        return training.train(config, samples, folder, step, **how)
