@@ -218,8 +218,12 @@ def readable(frame: pd.DataFrame, digits: int = 4) -> pd.DataFrame:
 
 
 def reached(rows: Iterable[Row]) -> list[Row]:
-    """The rows whose training reached its target loss."""
-    return [row for row in rows if row.values["status"] == "reached" and row.values.get("at_target")]
+    """The rows whose training reached its target loss or, where it had none, was finished."""
+    return [
+        row
+        for row in rows
+        if row.values["status"] == "finished" or (row.values["status"] == "reached" and row.values.get("at_target"))
+    ]
 
 
 def _paper_part(table: pd.DataFrame, network: str, dataset: str) -> pd.DataFrame:

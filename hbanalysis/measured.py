@@ -58,6 +58,22 @@ def methods(found: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("").set_index("method")
 
 
+def large(found: dict[str, Any]) -> str:
+    """Return what a measurement on a network of the paper says beside its table, line by line."""
+    network, power, arpack = found["network"], found["pyhessian"], found["arpack"]
+    lines = [
+        f"{network['network']}, {network['samples']:,} images of {network['dataset']}, loss {network['loss']:.2g}; "
+        f"{network['parameters']:,} parameters",
+        where(found),
+        f"fewest products of any Krylov method from this start {found['krylov_floor']}, of ARPACK {arpack['products']}",
+    ]
+    if power["gradients"] is not None:
+        lines.append(
+            f"PyHessian: {power['passes']:,} passes at tolerance {power['tol']:g}, {power['gradients']:,.0f} gradients"
+        )
+    return "\n".join(lines)
+
+
 def screening(found: dict[str, Any]) -> pd.DataFrame:
     """Return one line a training set: what screening and Lanczos take, and where the curvature sits."""
     rows = []

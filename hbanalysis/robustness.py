@@ -161,9 +161,9 @@ def gains(rows: Sequence[Row]) -> pd.DataFrame:
     lines = []
     for one, group in families(rows).items():
         for name in ATTACKS:
-            gain = [100 * (_attacked(row, name) - _attacked(row, CONTROL)) for row in group]
-            over = [100 * (_attacked(row, name) - _attacked(row, ORIGINAL)) for row in group]
-            clean = [100 * (_clean(row, name) - _clean(row, CONTROL)) for row in group]
+            gain = [100 * (attacked_accuracy(row, name) - attacked_accuracy(row, CONTROL)) for row in group]
+            over = [100 * (attacked_accuracy(row, name) - attacked_accuracy(row, ORIGINAL)) for row in group]
+            clean = [100 * (clean_accuracy(row, name) - clean_accuracy(row, CONTROL)) for row in group]
             lines.append(
                 {
                     "scale": one.scale,
@@ -186,9 +186,11 @@ def shown(interval: Interval) -> str:
     return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
-def _attacked(row: Row, model: str) -> float:
+def attacked_accuracy(row: Row, model: str) -> float:
+    """Return a model's accuracy on the five static sets, their mean."""
     return float(np.mean([row.values["static"][model][attack] for attack in ATTACKS]))
 
 
-def _clean(row: Row, model: str) -> float:
+def clean_accuracy(row: Row, model: str) -> float:
+    """Return a model's accuracy on the clean test set."""
     return float(row.values["models"][model]["accuracy_test"])

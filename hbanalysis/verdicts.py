@@ -14,6 +14,7 @@ import pandas as pd
 from hbanalysis import paper
 from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.frames import Family, distinct_titles, families, reached
+from hbanalysis.robust_rules import helps_and_costs
 from hbanalysis.store import Row
 from hbanalysis.trends import Interval
 from hbanalysis.verdict_rules import Measured, Part, accuracy_contrast, larger_spectrum, less_robust
@@ -25,7 +26,10 @@ _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = 
     "K1": larger_spectrum,
     "K2": accuracy_contrast,
     "K4": less_robust,
+    "K6": helps_and_costs,
 }
+# Claims on rows of another study than the batch sizes.
+_STUDIES = {"K6": "adversarial_training"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def verdicts(claim_id: str, rows: Sequence[Row]) -> list[Verdict]:
     )
     if claim_id not in _TESTS:
         return [blank]
-    return [_judge(blank, one, group) for one, group in families(rows).items()] or [blank]
+    chosen = [row for row in rows if row.study == _STUDIES.get(claim_id, "spectrum_vs_batch")]
+    return [_judge(blank, one, group) for one, group in families(chosen).items()] or [blank]
 
 
 def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFrame:

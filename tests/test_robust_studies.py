@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hbanalysis import checkpoints, data, plots, robustness, studies
+from hbanalysis import checkpoints, data, plots, robustness, studies, verdicts
 from hbanalysis.attacks import fgsm, still_correct
 from hbanalysis.errors import InputError, OutOfTimeError
 from hbanalysis.frames import families
@@ -188,3 +188,33 @@ def test_tables_and_figures_show_the_rows(attacked, robust):
     for draw in (plots.accuracy_matrices, plots.lines_between, plots.cg_sweep):
         with pytest.raises(InputError):
             draw([])
+
+
+def robust_row(seed=0, gain=0.2, control=0.05, clean_loss=0.001, dataset="mnist"):
+    """A row whose original model is right on .5 of the attacked images, the control on more, robust models on most."""
+    scale = "mnist" if dataset == "mnist" else "paper"
+    cell = next(c for c in ROBUST.cells(scale, seeds=[seed]) if c.training.dataset == dataset)
+    attacked = {name: 0.5 + gain for name in MODELS} | {ORIGINAL: 0.5, CONTROL: 0.5 + control}
+    clean = {name: 0.99 - clean_loss for name in MODELS} | {ORIGINAL: 0.99, CONTROL: 0.99}
+    values = {
+        "status": "finished",
+        "static": {name: dict.fromkeys(ATTACKS, value) for name, value in attacked.items()},
+        "models": {name: {"accuracy_test": value} for name, value in clean.items()},
+    }
+    return Row(ROBUST.name, "paper", 1, ROBUST.key(cell), ROBUST.config(cell), values, {})
+
+
+def test_the_verdict_on_adversarial_training():
+    def outcome(**law):
+        rows = [robust_row(seed, **law) for seed in range(5)]
+        (found,) = verdicts.verdicts("K6", rows)
+        return found.outcome
+
+    assert verdicts.verdicts("K6", [])[0].outcome == "not yet run"
+    assert verdicts.verdicts("K6", [robust_row()])[0].outcome == "undecided"  # one seed of five
+    assert outcome() == "reproduced"
+    assert outcome(clean_loss=0.01) == "partly"  # more than half a point of clean accuracy on MNIST
+    assert outcome(gain=0.04) == "not reproduced"  # less than the control gains
+    assert outcome(dataset="cifar10", clean_loss=0.04) == "reproduced"
+    assert outcome(dataset="cifar10", clean_loss=0.01) == "partly"
+    assert not any(v.outcome == "reproduced" for v in verdicts.verdicts("K1", [robust_row()]))
