@@ -22,13 +22,11 @@ References:
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from hbanalysis.errors import InputError
@@ -38,76 +36,16 @@ from hbanalysis.operators import WeightHessian
 from hbanalysis.pairs import Completeness
 from hbanalysis.probe import Probe
 from hbanalysis.ritz import Ritz, Wanted
+from hbanalysis.split import GUARD, NORM_PRODUCTS, WORTHWHILE, plan
 
-LIGHT = 3e-7  # share of the weights that can be left out, roughly: for the prediction
 SAFETY = 4  # times share times largest eigenvalue: more than the norm of a part
 CLOSE = 0.3  # of the gap between wanted and other values: where the look at the complement ends
 REACH = 8  # products of refinement that a confirmation is worth
 LOOK = 24  # products of the look at the complement in the heavy part
-GUARD = 4  # vectors carried beyond those wanted: their gap to the rest keeps the last wanted values apart
 CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
-SHARE = 0.5  # times sqrt(tol): what the medium samples may hold for the Rayleigh-Ritz step to suffice
 COARSE = 0.3  # times sqrt(tol): tolerance of the Krylov part, whose errors enter squared
 RESOLVED = 0.1  # of a value: residual up to which a guard counts as found
-NORM_PRODUCTS = 5  # products that bound the range of a part's eigenvalues
-WORTHWHILE = 0.9  # of Lanczos' cost: more is expected to save nothing
 WEYL = 0.2  # share of the tolerance that the light part may take
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to split the samples.
-
-    Attributes:
-        heavy: Share of the samples in the Krylov part.
-        used: Share of the samples in the Rayleigh-Ritz step; the others are left out.
-        cost: Predicted cost in products with the full data.
-        plain: The same for Lanczos.
-    """
-
-    heavy: float
-    used: float
-    cost: float
-    plain: float
-
-    @property
-    def worthwhile(self) -> bool:
-        """Whether screening is expected to save enough."""
-        return self.cost <= WORTHWHILE * self.plain
-
-
-def plan(weights: Float[Tensor, " n"], k: int, tol: float) -> Plan:
-    """Choose the split for which the predicted cost is smallest.
-
-    The prediction: Lanczos takes some 2 k + 8 products; the relative residual after the Rayleigh-Ritz step is about the
-    share S of the weights that the medium samples hold, and errors go with its square, so up to ``SHARE sqrt(tol)``
-    nothing is left to refine, and beyond that a share ``1 - SHARE sqrt(tol) / S`` of the k vectors is, and a share S of
-    a whole run.
-
-    Args:
-        weights: 1 - p_y of every sample.
-        k: Eigenvalues wanted.
-        tol: Their tolerance.
-
-    Example:
-        >>> found = plan(torch.tensor([10.0 ** -(i / 10) for i in range(100)], dtype=torch.float64), 20, 1e-4)
-        >>> round(found.heavy, 2), round(found.used, 2), found.worthwhile
-        (0.23, 0.66, True)
-    """
-    ordered = weights.double().sort(descending=True).values
-    total = float(ordered.sum())
-    # Summed from the light end, so that the smallest weights are not lost in the sum of the largest.
-    beyond = torch.cat([ordered.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64, device=ordered.device)])
-    shares = (beyond / total if total > 0 else beyond).cpu().numpy()
-    n, plain = len(ordered), 2.0 * k + 8
-    used = int(np.argmax(shares <= LIGHT)) / n
-    heavy = np.arange(1, 101) / 100
-    heavy = np.append(heavy[heavy < used], used)
-    left = np.maximum(shares[np.floor(heavy * n).astype(int)], np.finfo(float).tiny)
-    refined = k * np.maximum(0.0, 1 - SHARE * math.sqrt(tol) / left) + plain * left
-    costs = plain * heavy + (used - heavy) * (k + GUARD) + used * refined + NORM_PRODUCTS * (1 - used)
-    best = int(np.argmin(costs))
-    return Plan(float(heavy[best]), used, float(costs[best]), plain)
 
 
 def applicable(operator: Any) -> bool:
@@ -148,61 +86,119 @@ def screened(
     split = plan(weights, wanted.k, wanted.tol)
     if not split.worthwhile:
         return None
-    order, n = weights.argsort(descending=True), len(weights)
-    first = max(1, round(split.heavy * n))
-    count = _Count(n)
+    stages = _Stages(H, wanted, check, limit, seed, show, weights, max(1, round(split.heavy * len(weights))))
+    stages.heavy(width, start)
+    stages.light()
+    stages.medium()
+    outcome = stages.refine()
+    n = len(weights)
+    notes = {"heavy": stages.first / n, "used": stages.last / n, "predicted": split.cost, "left_out_norm": stages.norm}
+    return stages.space, outcome, stages.count.spent, notes
 
-    heavy = H.part(order[:first], total=H.total)
-    k = min(wanted.k + (CERTIFIED_GUARD if check else GUARD), H.shape[0])
-    space = KrylovSpace(heavy, width, k + wanted.k + 2, seed)
-    space.push(start(space))
-    coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
-    found = run(space, coarse, limit, False, show, lambda: None, gauge=_coarse_gauge(coarse))
-    count.add(space.steps, first)
-    kept = Wanted(k, wanted.which, wanted.tol).choose(found.ritz.theta)
-    values = np.abs(found.ritz.theta[wanted.choose(found.ritz.theta)])
-    resolved = kept[found.ritz.residuals[kept] <= RESOLVED * np.abs(found.ritz.theta[kept])]
-    rest = likely = found.ritz.without(resolved, None)
-    looks = 0.0
-    if check:
-        rest, taken = _look(space, found.ritz, kept, wanted)
-        looks += count.add(taken, first)
-    space.restart(found.ritz, kept)
 
-    last, norm = _leave_out(H, order, weights, first, values, wanted.tol, count, seed)
-    V = space.basis.leading(space.size)
-    if first < last:
-        medium = H.part(order[first:last], total=H.total)
-        if check:
+class _Stages:
+    """The four steps of the module's text, one method each, in the order in which they run.
+
+    Attributes:
+        first: How many samples are heavy; ``order`` numbers them first.
+        last: How many are used; the others are light.
+        norm: Bound on the norm of the light part.
+        rest: Bounds on the complement of the kept vectors, proven if ``check``.
+        likely: The same, estimated.
+    """
+
+    def __init__(
+        self,
+        H: WeightHessian,
+        wanted: Wanted,
+        check: bool,
+        limit: int,
+        seed: int,
+        show: Show,
+        weights: Tensor,
+        first: int,
+    ) -> None:
+        self.H, self.wanted, self.check, self.first, self.last = H, wanted, check, first, first
+        self._limit, self._seed, self._show, self._weights = limit, seed, show, weights
+        self.order = weights.argsort(descending=True)
+        self.k = min(wanted.k + (CERTIFIED_GUARD if check else GUARD), H.shape[0])
+        self.count = _Count(len(weights))
+        self.norm = self._looks = 0.0
+
+    def heavy(self, width: int, start: Callable[[KrylovSpace], Tensor | None]) -> None:
+        """Lanczos on the heavy samples; keep the wanted vectors and some guards, and bound what lies beyond them."""
+        wanted = self.wanted
+        heavy = self.H.part(self.order[: self.first], total=self.H.total)
+        self.space = space = KrylovSpace(heavy, width, self.k + wanted.k + 2, self._seed)
+        space.push(start(space))
+        coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
+        found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=_coarse_gauge(coarse))
+        self.count.add(space.steps, self.first)
+        kept = Wanted(self.k, wanted.which, wanted.tol).choose(found.ritz.theta)
+        self._values = np.abs(found.ritz.theta[wanted.choose(found.ritz.theta)])
+        resolved = kept[found.ritz.residuals[kept] <= RESOLVED * np.abs(found.ritz.theta[kept])]
+        self.rest = self.likely = found.ritz.without(resolved, None)
+        if self.check:
+            self.rest, taken = _look(space, found.ritz, kept, wanted)
+            self._looks += self.count.add(taken, self.first)
+        space.restart(found.ritz, kept)
+
+    def light(self) -> None:
+        """Choose the light samples so that the norm of their Hessian stays within its share of the tolerance.
+
+        That norm is about the samples' share of the weights times the largest eigenvalue; `SAFETY` covers the rest, and
+        a few products bound it: where they bound it by too much, every sample is used.
+        """
+        n, weights = len(self.order), self._weights[self.order]
+        allowed, largest = WEYL * self.wanted.tol * self._values.min(), self._values.max()
+        beyond = weights.flip(0).cumsum(0).flip(0) / weights.sum()
+        self.last = max(self.first, int((beyond > allowed / (SAFETY * largest)).sum()))
+        if self.last < WORTHWHILE * n:
+            part = self.H.part(self.order[self.last :], total=self.H.total)
+            (low, high), taken = _range(KrylovSpace(part, 0, 0, self._seed), part)
+            self.count.add(taken, n - self.last)
+            self.norm = float(max(abs(low), abs(high)))
+            if self.norm <= allowed:
+                return
+        self.last, self.norm = n, 0.0
+
+    def medium(self) -> None:
+        """Add the medium samples: their products with the kept vectors make a Rayleigh-Ritz step."""
+        if self.first == self.last:
+            return
+        space, size = self.space, self.last - self.first
+        medium = self.H.part(self.order[self.first : self.last], total=self.H.total)
+        if self.check:
             (low, high), taken = _range(space, medium)
-            rest = rest[0] + low, rest[1] + high
-            looks += count.add(taken, last - first)
-        products = medium @ V
-        count.add(space.size, last - first)
+            self.rest = self.rest[0] + low, self.rest[1] + high
+            self._looks += self.count.add(taken, size)
+        products = medium @ space.basis.leading(space.size)
+        self.count.add(space.size, size)
         reach = float(np.linalg.norm(space.basis.project(products, space.size), 2))
-        likely = likely[0] - reach, likely[1] + reach
-        del heavy, medium
-        space.absorb(H.part(order[:last], total=H.total), products)
+        self.likely = self.likely[0] - reach, self.likely[1] + reach
+        del medium
+        space.absorb(self.H.part(self.order[: self.last], total=self.H.total), products)
 
-    strict = replace(wanted, tol=(1 - WEYL) * wanted.tol)
-    certain = check and space.agree(_within_reach(space, strict, rest))
-    rest = rest if certain else likely
-    before, restarts = space.steps, space.restarts
-    block = partial(_block, space, space.size, Wanted(k, wanted.which, wanted.tol), rest)
-    prepare = partial(_focus, space, strict, rest)
-    outcome = run(
-        space, strict, limit, False, show, lambda: None, gauge=_gauge(strict, block, certain), prepare=prepare
-    )
-    count.add(space.steps - before, last)
-    leading, rest = block(outcome.ritz)
-    whole = outcome.complete.method == "whole space"
-    if not whole and leading.settled(strict, rest):
-        outcome.ritz, outcome.rest = leading, rest
-    if check and not whole:
-        confirmed = certain and outcome.rest is not None and space.restarts == restarts
-        outcome.complete = Completeness("probe", confirmed, looks, FAILURE, rest)
-    notes = {"heavy": first / n, "used": last / n, "predicted": split.cost, "left_out_norm": norm}
-    return space, outcome, count.spent, notes
+    def refine(self) -> Outcome:
+        """Add directions of the residuals until every value is within its tolerance; say what is certain."""
+        space, wanted = self.space, self.wanted
+        strict = replace(wanted, tol=(1 - WEYL) * wanted.tol)
+        certain = self.check and space.agree(_within_reach(space, strict, self.rest))
+        rest = self.rest if certain else self.likely
+        before, restarts = space.steps, space.restarts
+        block = partial(_block, space, space.size, Wanted(self.k, wanted.which, wanted.tol), rest)
+        gauge, prepare = _gauge(strict, block, certain), partial(_focus, space, strict, rest)
+        outcome = run(space, strict, self._limit, False, self._show, lambda: None, gauge=gauge, prepare=prepare)
+        self.count.add(space.steps - before, self.last)
+        if outcome.complete.method == "whole space":
+            return outcome
+        leading, rest = block(outcome.ritz)
+        if leading.settled(strict, rest):
+            outcome.ritz, outcome.rest = leading, rest
+        if self.check:
+            confirmed = certain and outcome.rest is not None and space.restarts == restarts
+            outcome.complete = Completeness("probe", confirmed, self._looks, FAILURE, rest)
+        return outcome
 
 
 class _Count:
@@ -216,34 +212,6 @@ class _Count:
         cost = products * samples / self.samples
         self.spent += cost
         return cost
-
-
-def _leave_out(
-    H: WeightHessian,
-    order: Tensor,
-    weights: Tensor,
-    first: int,
-    values: np.ndarray,
-    tol: float,
-    count: _Count,
-    seed: int,
-) -> tuple[int, float]:
-    """Return how many of the samples to use, ``first`` at least, and the norm of the others' Hessian.
-
-    That norm is to stay within its share of the tolerance. It is about the others' share of the weights times the
-    largest eigenvalue; `SAFETY` covers the rest, and a few products bound it: where they bound it by too much, every
-    sample is used.
-    """
-    allowed, largest = WEYL * tol * values.min(), values.max()
-    beyond = weights[order].flip(0).cumsum(0).flip(0) / weights.sum()
-    last = max(first, int((beyond > allowed / (SAFETY * largest)).sum()))
-    if last >= WORTHWHILE * len(order):
-        return len(order), 0.0
-    light = H.part(order[last:], total=H.total)
-    (low, high), taken = _range(KrylovSpace(light, 0, 0, seed), light)
-    count.add(taken, len(order) - last)
-    norm = float(max(abs(low), abs(high)))
-    return (last, norm) if norm <= allowed else (len(order), 0.0)
 
 
 def _range(space: KrylovSpace, operator: WeightHessian) -> tuple[tuple[float, float], int]:
