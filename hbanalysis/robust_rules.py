@@ -1,10 +1,13 @@
-"""The criterion of K6, adversarial training helps and costs clean accuracy, as a computation on rows."""
+"""The criteria on adversarial training as computations on rows: K6 on accuracy, K7 on curvature."""
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from hbanalysis import paper
 from hbanalysis.frames import Family
-from hbanalysis.robustness import attacked_accuracy, clean_accuracy, shown
+from hbanalysis.robustness import attacked_accuracy, clean_accuracy, log_ratios, shown
 from hbanalysis.store import Row
 from hbanalysis.studies.robust_config import ATTACKS, CONTROL, ORIGINAL
 from hbanalysis.trends import t_interval
@@ -46,6 +49,39 @@ def helps_and_costs(one: Family, rows: Sequence[Row], seeds_needed: int) -> Meas
         tuple(parts),
         design,
         remark=f"sets crafted on {ORIGINAL}; under attacks on the models themselves see the page",
+    )
+
+
+def lower_curvature(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+    """K7: robust models have a smaller lambda1 and sum of the top 20 than the control, on the clean loss."""
+    limits, confidence = paper.criteria().claims["K7"].thresholds, paper.criteria().rules["confidence"]
+    found = {name: {top: log_ratios(rows, name, top) for top in (1, limits["top_of_spectrum"])} for name in ATTACKS}
+    if any(not ratios for ratios in (values[1] for values in found.values())):
+        return None
+    goal = math.log(limits["ratio_interval_below"])
+    parts, low = [], 0
+    for name, by_top in found.items():
+        intervals = {top: t_interval(values, confidence) for top, values in by_top.items()}
+        met = all(interval.below(goal) for interval in intervals.values())
+        low += met
+        said = "; ".join(f"top {top}: {shown(interval)}" for top, interval in intervals.items())
+        parts.append(Part(f"log ratio of {name} to {CONTROL}", said, f"interval below {goal:.2f}", met))
+    count = limits["models_at_least"]
+    enough = low >= count
+    summary = Part("models with both intervals below", f"{low} of {len(ATTACKS)}", f">= {count}", enough)
+    # One effect a seed: the model in the middle of the five.
+    effects = [float(np.median([found[name][1][i] for name in ATTACKS])) for i in range(len(found["FGSM"][1]))]
+    cells = {(row.config["training"]["batch_size"], row.config["training"]["seed"]): row for row in rows}
+    design = Design(tuple(sorted({b for b, _ in cells})), tuple(sorted({s for _, s in cells})), cells)
+    return Measured(
+        f"median over the five models of log lambda1 over that of {CONTROL}",
+        tuple(effects),
+        tuple(value < 0 for value in effects),
+        t_interval(effects, confidence),
+        (summary,),
+        design,
+        size=goal,
+        remark="; ".join(f"{part.name} {part.value}" for part in parts),
     )
 
 

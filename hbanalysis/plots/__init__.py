@@ -10,18 +10,21 @@ from hbanalysis.plots.density import spectral_density
 from hbanalysis.plots.history import training_history
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
+from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
 from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
 from hbanalysis.plots.style import house_style
 
 __all__ = [
     "accuracy_matrices",
+    "both_ends",
     "cg_sweep",
     "examples",
     "house_style",
     "lambda1_vs_batch",
     "landscape",
     "lines_between",
+    "model_spectra",
     "robustness_vs_batch",
     "spectra",
     "spectral_density",

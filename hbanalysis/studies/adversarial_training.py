@@ -78,7 +78,7 @@ class RobustCell:
     measure: RobustMeasure
 
 
-_ROBUST_TRAINING = {"cifar10": Robust(10, 0.01, "step(5, 0.5)")}  # the paper's; five epochs at one rate on MNIST
+ROBUST_TRAINING = {"cifar10": Robust(10, 0.01, "step(5, 0.5)")}  # the paper's; five epochs at one rate on MNIST
 # On the digits, which a laptop computes while somebody waits, the strong attack is a weaker one.
 _MEASURES = {
     "tiny": RobustMeasure(60, 20, 2, 1, 3, line_samples=60),
@@ -119,7 +119,7 @@ class AdversarialTraining(Study):
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         cells = []
         for base, adversary, seeds in PRESETS[scale]:
-            robust = Robust(epochs=1) if scale == "tiny" else _ROBUST_TRAINING.get(base.dataset, Robust())
+            robust = Robust(epochs=1) if scale == "tiny" else ROBUST_TRAINING.get(base.dataset, Robust())
             parts = (
                 changed(adversary, chosen),
                 changed(robust, {"epochs": chosen.get("robust_epochs", robust.epochs)}),
