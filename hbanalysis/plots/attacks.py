@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hbanalysis.errors import InputError
 from hbanalysis.frames import families
@@ -48,6 +49,7 @@ def cg_sweep(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
             if theirs is not None:
                 panel.axhline(original_line(theirs)[attack], color=color, linewidth=1.2, linestyle="--")
         panel.set_xlabel("conjugate gradient iterations")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("test accuracy (%)")
         panel.set_ylim(-3, 103)
     keys = [line_key(attack, color=color, marker="o") for attack, color in _COLORS.items()]
@@ -118,6 +120,7 @@ def lines_between(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
             for a in (0, 1):
                 panel.axvline(a, color="0.6", linewidth=1)
         panels[-1].set_visible(False)
+        panels[-4].tick_params(labelbottom=True)  # the panel above the empty place
         part.supxlabel("a: 0 is the original model, 1 the robust one", fontsize=12)
         part.supylabel("cross-entropy", fontsize=12)
     names = {"loss_train": "training set", "loss_test": "test set", "loss_attacked": "attacked test set"}
