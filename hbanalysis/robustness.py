@@ -67,8 +67,8 @@ def first_line(rows: Sequence[Row]) -> pd.DataFrame:
             for reading in group[0].values[form]:
                 found = {a: 100 * float(np.mean([row.values[form][reading][a] for row in group])) for a in ATTACKS}
                 line = {"scale": one.scale, "trained": one.title, "reading": reading, "softmax": name, **found}
-                if theirs is not None and form == "readings":
-                    line["distance"] = float(np.mean([distances(row, theirs)[reading] for row in group]))
+                if theirs is not None:
+                    line["distance"] = float(np.mean([distances(row, theirs, form)[reading] for row in group]))
                 lines.append(line)
         if theirs is not None:
             place = {"scale": "paper", "trained": one.title, "reading": "the paper's table", "softmax": ""}
@@ -82,10 +82,10 @@ def original_line(theirs: pd.DataFrame) -> dict[str, float]:
     return dict(zip(ATTACKS, map(float, values), strict=True))
 
 
-def distances(row: Row, theirs: pd.DataFrame) -> dict[str, float]:
+def distances(row: Row, theirs: pd.DataFrame, form: str = "readings") -> dict[str, float]:
     """Return for each reading the root mean square of ours minus the paper's, over the five attacks, in points."""
     found = {}
-    for reading, accuracies in row.values["readings"].items():
+    for reading, accuracies in row.values[form].items():
         gaps = [100 * accuracies[a] - value for a, value in original_line(theirs).items()]
         found[reading] = float(np.sqrt(np.mean(np.square(gaps))))
     return found

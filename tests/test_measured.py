@@ -35,3 +35,20 @@ def test_damaged_and_missing_results_are_named(tmp_path):
         measured.results("cut", tmp_path)
     (tmp_path / "whole.json").write_text(json.dumps({"a": 1}))
     assert measured.results("whole", tmp_path) == {"a": 1}
+
+
+def test_a_large_measurement_says_what_was_counted_and_not_run():
+    found = measured.results("m1_5000")
+    said = measured.large(found)
+    assert "M1, 5,000 images of mnist" in said and f"of ARPACK {found['arpack']['products']}" in said
+    assert "PyHessian: " in said
+    quiet = found | {"pyhessian": found["pyhessian"] | {"gradients": None}}
+    assert "PyHessian" not in measured.large(quiet).replace(measured.where(found), "")
+    assert all(row["right"] == 20 for row in found["methods"] if row["status"] == "run")
+
+
+def test_screening_stands_beside_lanczos():
+    law = {"screened": {"products": 20.0, "method": "screened", "notes": {"used": 0.8}}, "lanczos": {"products": 48}}
+    row = {"samples": 500, "loss": 9e-4, "share_of_heaviest": {"0.3": 0.9}, **law}
+    table = measured.screening({"screening": [row]})
+    assert table.loc[0, "screened"] == 20.0 and table.loc[0, "lanczos"] == 48 and table.loc[0, "kept_samples"] == 0.8
