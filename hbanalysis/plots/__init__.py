@@ -8,6 +8,14 @@ one panel.
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
 from hbanalysis.plots.history import training_history
+from hbanalysis.plots.inputs import (
+    along_training,
+    input_curvature_vs_batch,
+    input_directions,
+    input_spectra,
+    rank_and_doubt,
+    robustness_and_inputs,
+)
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
 from hbanalysis.plots.robustness import robustness_vs_batch
@@ -16,12 +24,18 @@ from hbanalysis.plots.style import house_style
 
 __all__ = [
     "accuracy_matrices",
+    "along_training",
     "cg_sweep",
     "examples",
     "house_style",
+    "input_curvature_vs_batch",
+    "input_directions",
+    "input_spectra",
     "lambda1_vs_batch",
     "landscape",
     "lines_between",
+    "rank_and_doubt",
+    "robustness_and_inputs",
     "robustness_vs_batch",
     "spectra",
     "spectral_density",
