@@ -233,7 +233,7 @@ def robustness_and_inputs(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
             for size, look in looks.items():
                 chosen = part[part["batch_size"] == size]
                 panel.plot(chosen[name], chosen["accuracy"], look.marker, color=look.color, markersize=8)
-            panel.set_xlabel(f"{title}, test set")
+            panel.set_xlabel(title)
             panel.set_title("")
         axes[one, next(iter(columns))].set_ylabel("accuracy under FGSM (%)")
     legend(figure, looks, "batch size")
