@@ -98,6 +98,7 @@ def input_spectra(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         part = of_family(data, one)
         for end in _ENDS:
             panel, chosen = axes[one, end], part[part["end"] == end]
+            chosen = chosen.assign(low=np.nan, high=np.nan)  # four bands over one another would hide the lines
             for kind, look in _KINDS.items():
                 draw(panel, chosen[chosen["samples"] == kind], "index", look)
             panel.set_yscale("log")
