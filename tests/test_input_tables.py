@@ -80,7 +80,7 @@ def test_intervals_of_correlations_end_at_one(weights):
 def test_the_papers_own_correlations(weights):
     table = input_tables.correlation_table([], weights)
     table = table[table["trained"].str.startswith("C1")].set_index("what")
-    # The FGSM accuracies have the ranks 6 7 8 5 4 3 2 1, lambda1 of the weights 1 3 2 4 5 6 7 8: 1 - 6 * 162 / (8 * 63).
+    # Ranks of the FGSM accuracies: 6 7 8 5 4 3 2 1; of lambda1 in the weights: 1 3 2 4 5 6 7 8. 1 - 6 * 162 / (8 * 63).
     assert float(table.loc["lambda1_theta, training loss", "rho with FGSM"]) == pytest.approx(-0.929, abs=0.005)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hbanalysis.errors import InputError
-from hbanalysis.frames import families
+from hbanalysis.frames import Family, families
 from hbanalysis.input_tables import KINDS, kind_of, measured_inputs, measured_rows
 from hbanalysis.plots.series import PLACE, cell, draw, of_family, place, with_means
 from hbanalysis.plots.style import Look, batch_axis, batch_looks, grid, house_style, legend, line_key
@@ -25,7 +26,10 @@ _KINDS = {
 }
 _QUANTITIES = {"lambda1": "largest eigenvalue", "gradient_norm": "gradient norm"}
 _ENDS = ("smallest batch", "largest batch")
+Panels = dict[tuple[Family, str], Axes]
+
 _PICTURES = ("image", "gradient", "v1", "v2", "Newton")
+_DPI = 92  # below the house's: five figures of two panels a family must fit into one page
 _LOWEST = 1e-30  # what float32 logits leave of an eigenvalue below this is rounding
 
 
@@ -53,7 +57,7 @@ def input_curvature_vs_batch(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]
     by = [*PLACE, "quantity", "split", "statistic", "batch_size"]
     data = _logarithmic(points, by)
     groups = families(measured_rows(rows))
-    figure, axes = grid(list(groups), list(_QUANTITIES.values()), share_y=False)
+    figure, axes = _grid(list(groups), list(_QUANTITIES.values()), share_y=False)
     for one in groups:
         part = of_family(data, one)
         for quantity, title in _QUANTITIES.items():
@@ -93,7 +97,7 @@ def input_spectra(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
                         names = {"end": end, "samples": kind, "index": index, "value": value}
                         points.append(place(one) | cell(row) | names)
     data = _logarithmic(points, [*PLACE, "end", "samples", "index", "batch_size"])
-    figure, axes = grid(list(groups), list(_ENDS))
+    figure, axes = _grid(list(groups), list(_ENDS))
     for one in groups:
         part = of_family(data, one)
         for end in _ENDS:
@@ -138,7 +142,7 @@ def rank_and_doubt(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     for name in ("effective_rank", "lambda1"):
         data[name] /= data["samples"]
     columns = {"effective rank": "effective_rank", "largest eigenvalue": "lambda1"}
-    figure, axes = grid(list(groups), list(columns), share_y=False)
+    figure, axes = _grid(list(groups), list(columns), share_y=False)
     looks = batch_looks(data["batch_size"])
     for one in groups:
         part = of_family(data, one)
@@ -180,7 +184,7 @@ def along_training(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     names = ["loss_train", "lambda1", "lambda1_median", "accuracy"]
     data = pd.DataFrame(lines, columns=[*PLACE, "batch_size", "seed", "status", *names])
     columns = {"largest eigenvalue": "lambda1", "accuracy under FGSM (%)": "accuracy"}
-    figure, axes = grid(list(groups), list(columns), share_y=False)
+    figure, axes = _grid(list(groups), list(columns), share_y=False)
     looks = batch_looks(data["batch_size"])
     for one in groups:
         for _, course in of_family(data, one).groupby(["batch_size", "seed"]):
@@ -224,7 +228,7 @@ def robustness_and_inputs(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         )
         parts.append(chosen.assign(**place(one)))
     columns = {"largest eigenvalue, mean": "lambda1", "boundary distance, median": "distance"}
-    figure, axes = grid(list(groups), list(columns))
+    figure, axes = _grid(list(groups), list(columns))
     data = pd.concat(parts, ignore_index=True)
     looks = batch_looks(data["batch_size"])
     for one in groups:
@@ -271,6 +275,12 @@ def input_directions(row: Row) -> tuple[Figure, pd.DataFrame]:
             said = {key: entry[key] for key in ("sample", "label", "predicted", "doubt")}
             lines.append(said | {"shown": name, "cosine": cosine})
     return figure, pd.DataFrame(lines)
+
+
+def _grid(groups: Sequence[Family], columns: Sequence[str], share_y: str | bool = "row") -> tuple[Figure, Panels]:
+    figure, axes = grid(groups, columns, share_y=share_y)
+    figure.set_dpi(_DPI)
+    return figure, axes
 
 
 def _title(entry: Mapping[str, Any], name: str, cosine: float | None) -> str:
