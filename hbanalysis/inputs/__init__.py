@@ -18,15 +18,20 @@ from hbanalysis.inputs.jacobians import LogitJacobians, logit_jacobians
 from hbanalysis.inputs.operator import InputHessian
 from hbanalysis.inputs.piecewise import PiecewiseReport, is_piecewise_linear
 from hbanalysis.inputs.spectrum import InputSpectrum, input_spectrum
+from hbanalysis.inputs.theorem import HessianEnds, dense_input_hessians, hessian_ends, product_errors
 
 __all__ = [
+    "HessianEnds",
     "InputHessian",
     "InputSpectrum",
     "LogitJacobians",
     "PiecewiseReport",
     "boundary_distance",
+    "dense_input_hessians",
+    "hessian_ends",
     "input_spectrum",
     "is_piecewise_linear",
     "logit_jacobians",
     "newton_direction",
+    "product_errors",
 ]

@@ -8,6 +8,14 @@ one panel.
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
 from hbanalysis.plots.history import training_history
+from hbanalysis.plots.inputs import (
+    along_training,
+    input_curvature_vs_batch,
+    input_directions,
+    input_spectra,
+    rank_and_doubt,
+    robustness_and_inputs,
+)
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
 from hbanalysis.plots.robust import both_ends, model_spectra
@@ -17,14 +25,20 @@ from hbanalysis.plots.style import house_style
 
 __all__ = [
     "accuracy_matrices",
+    "along_training",
     "both_ends",
     "cg_sweep",
     "examples",
     "house_style",
+    "input_curvature_vs_batch",
+    "input_directions",
+    "input_spectra",
     "lambda1_vs_batch",
     "landscape",
     "lines_between",
     "model_spectra",
+    "rank_and_doubt",
+    "robustness_and_inputs",
     "robustness_vs_batch",
     "spectra",
     "spectral_density",

@@ -4,12 +4,19 @@ from hbanalysis.errors import unknown_name
 from hbanalysis.studies.adversarial_training import AdversarialTraining
 from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Parameter, Study
+from hbanalysis.studies.input_curvature import InputCurvature
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 
 __all__ = ["Parameter", "Study", "get", "names"]
 
-_ALL: tuple[Study, ...] = (SpectrumVsBatch(), AttackReadings(), AdversarialTraining(), RobustSpectrum())
+_ALL: tuple[Study, ...] = (
+    SpectrumVsBatch(),
+    InputCurvature(),
+    AttackReadings(),
+    AdversarialTraining(),
+    RobustSpectrum(),
+)
 _STUDIES = {study.name: study for study in _ALL}
 
 

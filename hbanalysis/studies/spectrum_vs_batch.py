@@ -12,7 +12,7 @@ from hbanalysis.studies.trained_model import measure_trained_model
 from hbanalysis.training import TrainingConfig
 
 # Guesses of one thread's seconds for the gradient of one sample; they order the work and feed the progress bar only.
-_GRADIENT_SECONDS = {"M1": 2e-4, "C1": 2.8e-3, "C2": 4e-3, "C3": 4e-3, "CR": 3e-2}
+GRADIENT_SECONDS = {"M1": 2e-4, "C1": 2.8e-3, "C2": 4e-3, "C3": 4e-3, "CR": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class SpectrumVsBatch(Study):
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         cells = []
-        for block in _selected(scale, chosen):
+        for block in blocks(scale, chosen):
             training = {f.name: getattr(block.base, f.name) for f in fields(TrainingConfig)}
             training |= {name: value for name, value in chosen.items() if name in training}
             measure = asdict(block.measure)
@@ -206,15 +206,15 @@ class SpectrumVsBatch(Study):
         return row
 
 
-def _selected(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
+def blocks(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
     """Return the blocks of a preset; ``dataset`` and ``network`` select among several and replace in a single one."""
-    blocks = PRESETS[scale]
-    if len(blocks) == 1:
-        return list(blocks)
+    every = PRESETS[scale]
+    if len(every) == 1:
+        return list(every)
     wanted = {name: chosen[name] for name in ("dataset", "network") if name in chosen}
-    match = [b for b in blocks if all(getattr(b.base, name) == value for name, value in wanted.items())]
+    match = [b for b in every if all(getattr(b.base, name) == value for name, value in wanted.items())]
     if not match:
-        offered = sorted({f"{b.base.network} on {b.base.dataset}" for b in blocks})
+        offered = sorted({f"{b.base.network} on {b.base.dataset}" for b in every})
         raise InputError(
             f"The scale {scale!r} has {', '.join(offered)}; given {wanted}. Use a scale of a single network "
             "(digits, mnist or small) to replace both."
@@ -223,9 +223,14 @@ def _selected(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
 
 
 def _split(cell: BatchSizeCell) -> tuple[float, float]:
-    """Estimate CPU seconds of training and of measuring; epochs to the target as seen on digits and MNIST."""
-    t, samples = cell.training, cell.training.samples
-    gradient = _GRADIENT_SECONDS[t.network] * samples
-    epochs = 38 * (t.batch_size / 64) ** 0.7 * (1433 / samples) ** 0.3
+    """Guess CPU seconds of training and of measuring; epochs to the target as seen on digits and MNIST."""
+    gradient = GRADIENT_SECONDS[cell.training.network] * cell.training.samples
     products = 2.2 * cell.measure.eigenvalues + 20
-    return gradient * epochs * (1 + 8 / t.batch_size), gradient * (3.3 * products + 8) + 1
+    return training_cost(cell.training), gradient * (3.3 * products + 8) + 1
+
+
+def training_cost(config: TrainingConfig) -> float:
+    """Guess CPU seconds of a training to its target."""
+    gradient = GRADIENT_SECONDS[config.network] * config.samples
+    epochs = 38 * (config.batch_size / 64) ** 0.7 * (1433 / config.samples) ** 0.3
+    return gradient * epochs * (1 + 8 / config.batch_size)

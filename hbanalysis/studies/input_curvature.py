@@ -1,0 +1,234 @@
+"""Curvature of the loss in the input against batch size, and the theorem behind it (paper, section 3 and A.1)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import product
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from hbanalysis import checkpoints, data, training
+from hbanalysis.errors import InputError, require
+from hbanalysis.memory import keep_freed_memory
+from hbanalysis.provenance import environment
+from hbanalysis.store import Row, Store
+from hbanalysis.studies import input_measures
+from hbanalysis.studies import spectrum_vs_batch as batch_sizes
+from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
+from hbanalysis.studies.input_measures import Pair
+from hbanalysis.studies.phases import Phases, trained
+from hbanalysis.studies.robust_config import changed, part_of
+from hbanalysis.training_config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class InputMeasure:
+    """What is measured on a trained network.
+
+    Attributes:
+        epsilons: Sizes of FGSM and PGD in the maximum norm, in units of [0, 1]; the first makes the attacked images.
+        train_measured: The first n training samples enter; ``None`` takes all.
+        test_samples: The first n test samples enter; ``None`` takes all.
+        pgd_samples: The first n test samples are attacked by PGD.
+        pgd_steps: Steps of PGD, from one random start.
+        distance_samples: The first n test samples whose smallest size for PGD is searched for.
+        course_samples: The first n test samples on which checkpoints at higher losses are measured.
+        theorem_samples: The first n test samples whose Hessian is made by automatic differentiation.
+        theorem_vectors: Random vectors a sample where inputs are too large for that.
+        pictures: Samples whose gradient and eigenvectors are kept as images.
+    """
+
+    epsilons: tuple[float, ...] = (0.1, 0.2)
+    train_measured: int | None = 10_000
+    test_samples: int | None = None
+    pgd_samples: int = 1000
+    pgd_steps: int = 20
+    distance_samples: int = 100
+    course_samples: int = 1000
+    theorem_samples: int = 200
+    theorem_vectors: int = 3
+    pictures: int = 2
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.epsilons) and all(0 < eps <= 1 for eps in self.epsilons),
+            f"epsilons must be sizes in (0, 1]; given {list(self.epsilons)}.",
+        )
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            require(value is None or value >= 1, f"{field.name} must be at least 1; given {value}.")
+
+
+@dataclass(frozen=True)
+class CurvatureCell:
+    """One training and what is measured on it."""
+
+    training: TrainingConfig
+    measure: InputMeasure
+
+
+_CIFAR_EPSILONS = (0.02, 0.01)
+_MEASURES = {
+    "tiny": InputMeasure((0.1,), 100, 100, 50, 3, 10, 50, 2, 2, 1),
+    "digits": InputMeasure(train_measured=None, theorem_samples=30),
+    "mnist": InputMeasure(),
+    "small": InputMeasure(_CIFAR_EPSILONS, train_measured=5000, test_samples=2000, theorem_samples=50),
+}
+# At scale paper by data set: the epsilons of the paper's tables.
+_PAPER = {"mnist": _MEASURES["mnist"], "cifar10": InputMeasure(_CIFAR_EPSILONS)}
+
+
+class InputCurvature(Study):
+    """Train as `spectrum_vs_batch` does; measure the Hessians of the loss in the inputs, and robustness beside them."""
+
+    name = "input_curvature"
+    title = "Curvature in the input"
+    revision = 1
+    notebook = "04_rank_c_input_hessian"
+    scales = ("digits", "mnist", "small", "paper")
+    budget = 420.0
+    parameters: ClassVar = {
+        name: batch_sizes.SpectrumVsBatch.parameters[name]
+        for name in (
+            *("batch_sizes", "seeds", "dataset", "network", "learning_rate", "momentum", "schedule"),
+            *("target_loss", "max_epochs", "train_samples", "test_samples"),
+        )
+    } | {
+        "epsilons": Parameter(list[float], "Sizes of FGSM and PGD in units of [0, 1]."),
+        "train_measured": Parameter(int, "The first n training samples are measured."),
+        "pgd_samples": Parameter(int, "The first n test samples are attacked by PGD."),
+        "pgd_steps": Parameter(int, "Steps of PGD."),
+        "distance_samples": Parameter(int, "The first n test samples whose smallest size for PGD is searched for."),
+        "course_samples": Parameter(int, "The first n test samples are followed along the training."),
+        "theorem_samples": Parameter(int, "The first n test samples whose dense Hessian is checked."),
+    }
+    bands: ClassVar = {
+        "test.accuracy": (0.97, 1.03),
+        "train.effective_rank.mean": (0.85, 1.18),
+        "test.lambda1.mean": (0.4, 2.5),
+        "test.gradient_norm.mean": (0.5, 2.0),
+        "test.distance.median": (0.75, 1.35),
+        "robustness.0.fgsm_test": (0.75, 1.35),
+    }
+
+    def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
+        known = {name: chosen[name] for name in ("dataset", "network") if name in chosen}
+        cells = []
+        for block in batch_sizes.blocks(scale, known):
+            base = changed(block.base, chosen)
+            measure = _PAPER[block.base.dataset] if scale == "paper" else _MEASURES[scale]
+            sizes = chosen.get("batch_sizes", block.batch_sizes)
+            for size, seed in product(sizes, chosen.get("seeds", block.seeds)):
+                config = replace(base, batch_size=size, seed=seed)
+                cells.append(CurvatureCell(config, changed(measure, chosen)))
+        return list(dict.fromkeys(cells))
+
+    def config(self, cell: Cell) -> dict[str, Any]:
+        """Return the configuration of a cell as JSON data."""
+        measure = asdict(cell.measure) | {"epsilons": list(cell.measure.epsilons)}
+        return {"training": asdict(cell.training), "measure": measure}
+
+    def from_config(self, config: Mapping[str, Any]) -> Cell:
+        """Return the cell of a configuration.
+
+        Raises:
+            InputError: A field is missing or unknown.
+        """
+        kinds = {"training": TrainingConfig, "measure": InputMeasure}
+        cell = CurvatureCell(*(part_of(config, name, kind, self.name) for name, kind in kinds.items()))
+        if cell.training.activation != "relu":
+            raise InputError(f"{self.name} measures networks with ReLU; given {cell.training.activation!r}.")
+        return cell
+
+    def label(self, cell: Cell) -> str:
+        """Return network, data set, batch size and seed."""
+        t = cell.training
+        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}"
+
+    def cost(self, cell: Cell) -> float:
+        """Return CPU seconds of training plus measuring, guessed."""
+        return sum(_split(cell))
+
+    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
+        """Train, measure, write the row; see `Study.compute`."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        report = progress or (lambda phase, fraction: None)
+        keep_freed_memory()
+        config, key, share = cell.training, self.key(cell), _split(cell)
+        work = Phases(store.work_folder(key), environment(device))
+        samples = data.load(config.dataset, "train", samples=config.train_samples, device=device)
+        folder = store.checkpoint_folder(config.key)
+        begin = share[0] / sum(share)
+        record = trained(config, samples, folder, work, report, 0.0, begin)
+        values: dict[str, Any] = {"status": record.status, "epochs": record.epochs}
+        if record.status != "diverged":
+            model = config.network_on(device).eval()
+            count = cell.measure.train_measured
+            test = data.load(config.dataset, "test", samples=cell.measure.test_samples, device=device)
+            sets = (samples.images[:count], samples.labels[:count]), (test.images, test.labels)
+            few = (test.images[: cell.measure.course_samples], test.labels[: cell.measure.course_samples])
+            checkpoints.restore(model, folder / f"{record.final}.safetensors")
+            values |= _measured(cell.measure, model, *sets, work, partial(_rescaled, report, begin))
+            values["course"] = []
+            for crossing in record.crossings:
+                name = training.stem(crossing["threshold"])
+                report(f"course {name}", begin + (1 - begin) * 0.97)
+                checkpoints.restore(model, folder / f"{name}.safetensors")
+                found = work.once(f"course {name}", partial(_course, cell.measure, model, few))
+                values["course"].append({"loss_train": crossing["loss_train"], **found})
+        provenance = work.provenance(record.seconds, record.checkpoints[record.final])
+        work.discard()
+        row = Row(self.name, self.scale_of(cell), self.revision, key, self.config(cell), values, provenance)
+        store.put(row)
+        return row
+
+
+def _measured(
+    measure: InputMeasure, model: nn.Module, train: Pair, test: Pair, work: Phases, report: CellProgress
+) -> dict[str, Any]:
+    """Return what is measured at the target."""
+    epsilons = measure.epsilons
+    first = (test[0][: measure.theorem_samples], test[1][: measure.theorem_samples])
+    few = (test[0][: measure.course_samples], test[1][: measure.course_samples])
+    near = (test[0][: measure.distance_samples], test[1][: measure.distance_samples])
+    robust = partial(input_measures.robustness, model, train, test, epsilons, measure.pgd_samples, measure.pgd_steps)
+    phases = (
+        ("train", 0.0, partial(input_measures.on_a_set, model, train, epsilons)),
+        ("test", 0.1, partial(input_measures.on_test, model, test, epsilons)),
+        ("robustness", 0.2, robust),
+        ("distances", 0.3, partial(input_measures.distances, model, near, measure.pgd_steps)),
+        ("pictures", 0.35, partial(input_measures.images, model, few, measure.pictures)),
+        ("theorem", 0.4, partial(input_measures.theorem, model, first, measure.theorem_vectors)),
+    )
+    values = {}
+    for name, done, compute in phases:
+        report(name, done)
+        values[name] = work.once(name, compute)
+    return values
+
+
+def _course(measure: InputMeasure, model: nn.Module, few: Pair) -> dict[str, Any]:
+    """Return what is followed along the training, on some test samples."""
+    found = input_measures.on_a_set(model, few, measure.epsilons)
+    del found["by_doubt"], found["spectrum"]
+    found["robustness"] = input_measures.robustness(model, few, few, measure.epsilons[:1], 1, 1)[0]["fgsm_test"]
+    return found
+
+
+def _rescaled(report: CellProgress, begin: float, phase: str, fraction: float) -> None:
+    report(phase, begin + (1 - begin) * fraction)
+
+
+def _split(cell: CurvatureCell) -> tuple[float, float]:
+    """Guess CPU seconds of training and of measuring."""
+    t, m = cell.training, cell.measure
+    training_seconds = batch_sizes.training_cost(t)
+    gradient = batch_sizes.GRADIENT_SECONDS[t.network]
+    description = data.describe(t.dataset)
+    test = m.test_samples or description.splits["test"]
+    sets = (description.classes + 1) / 2 * (min(m.train_measured or t.samples, t.samples) + 2 * test)
+    inputs = description.shape[0] * description.shape[1] * description.shape[2]
+    columns = inputs if inputs <= input_measures.LARGEST_DENSE else m.theorem_vectors
+    return training_seconds, gradient * (2 * sets + 6 * columns * m.theorem_samples)
