@@ -150,7 +150,7 @@ PATTERNS = {
     "theorem.method": "dense (autograd's Hessian in float64) or products (with random vectors)",
     "theorem.negative_ratio": "worst -lambda_min / lambda_max",
     "theorem.exceptions": "samples that exceed the limit of the criterion",
-    "theorem.limit": "numerical rank: eigenvalues above this times the largest count",
+    "theorem.limit": "min(c - 1, d): the rank that the sharpened proposition allows",
     "theorem.ranks.*": "samples by numerical rank",
     "theorem.asymmetry": "largest asymmetry of the Hessians, relative",
     "theorem.lambda_max_smallest": "the smallest of the largest eigenvalues",

@@ -29,8 +29,9 @@ _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = 
     "K6": helps_and_costs,
     "K7": lower_curvature,
 }
-# Claims on rows of another study than the batch sizes.
+# The study whose rows decide a claim, where it is not the one of the batch sizes.
 _STUDIES = {"K6": "adversarial_training", "K7": "robust_spectrum"}
+_BATCH_SIZES = "spectrum_vs_batch"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def verdicts(claim_id: str, rows: Sequence[Row]) -> list[Verdict]:
     )
     if claim_id not in _TESTS:
         return [blank]
-    chosen = [row for row in rows if row.study == _STUDIES.get(claim_id, "spectrum_vs_batch")]
+    chosen = [row for row in rows if row.study == _STUDIES.get(claim_id, _BATCH_SIZES)]
     return [_judge(blank, one, group) for one, group in families(chosen).items()] or [blank]
 
 
@@ -112,14 +113,15 @@ def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFr
 
     Args:
         rows: rows of any number of families.
-        claims: ids of the claims; `None` takes those that have a test here.
+        claims: ids of the claims; `None` takes those that have a test here and rows of their study.
 
     Raises:
         InputError: an unknown claim.
     """
     lines = []
     titles = distinct_titles(families(rows))
-    for claim_id in _TESTS if claims is None else claims:
+    present = {row.study for row in rows}
+    for claim_id in [c for c in _TESTS if _STUDIES.get(c, _BATCH_SIZES) in present] if claims is None else claims:
         for one in verdicts(claim_id, rows):
             lines.append(
                 {
