@@ -7,9 +7,9 @@ import numpy as np
 
 from hbanalysis import paper
 from hbanalysis.frames import Family
+from hbanalysis.lineup import ATTACKS, CONTROL, ORIGINAL
 from hbanalysis.robustness import attacked_accuracy, clean_accuracy, log_ratios, shown
 from hbanalysis.store import Row
-from hbanalysis.studies.robust_config import ATTACKS, CONTROL, ORIGINAL
 from hbanalysis.trends import t_interval
 from hbanalysis.verdict_rules import Design, Measured, Part
 

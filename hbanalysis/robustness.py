@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from hbanalysis import paper
 from hbanalysis.frames import Family, families
+from hbanalysis.lineup import ATTACKS, CONTROL, MODELS, ORIGINAL
 from hbanalysis.store import Row
-from hbanalysis.studies.robust_config import ATTACKS, CONTROL, MODELS, ORIGINAL
 from hbanalysis.trends import Interval, t_interval
 
 COLUMNS = ("clean", *ATTACKS, "mean of attacked")

@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from hbanalysis import checkpoints, data, studies
 from hbanalysis.errors import InputError
+from hbanalysis.pictures import decoded
 from hbanalysis.store import Store
 from hbanalysis.studies import input_measures
 from hbanalysis.studies.input_measures import Curvatures
-from hbanalysis.studies.pictures import decoded
 from tests.input_nets import dense_gradients, dense_hessians, problem
 
 STUDY = studies.get("input_curvature")

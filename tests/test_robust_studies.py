@@ -11,10 +11,11 @@ from hbanalysis.attacks import fgsm, still_correct
 from hbanalysis.eigen import eigsh
 from hbanalysis.errors import InputError, OutOfTimeError
 from hbanalysis.frames import families
+from hbanalysis.lineup import ATTACKS, CONTROL, MODELS, ORIGINAL
 from hbanalysis.operators import WeightHessian
+from hbanalysis.pictures import decoded, encoded
 from hbanalysis.store import Row, Store
-from hbanalysis.studies.pictures import decoded, encoded
-from hbanalysis.studies.robust_config import ATTACKS, CONTROL, MODELS, ORIGINAL, Adversary, Robust
+from hbanalysis.studies.robust_config import Adversary, Robust
 
 READINGS, ROBUST = studies.get("attack_readings"), studies.get("adversarial_training")
 

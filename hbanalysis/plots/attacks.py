@@ -11,11 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from hbanalysis.errors import InputError
 from hbanalysis.frames import families
+from hbanalysis.lineup import ATTACKS
+from hbanalysis.pictures import decoded
 from hbanalysis.plots.style import grid, house_style, legend, line_key
 from hbanalysis.robustness import original_line, paper_matrix, sweep
 from hbanalysis.store import Row
-from hbanalysis.studies.pictures import decoded
-from hbanalysis.studies.robust_config import ATTACKS
 
 _COLORS = {"FHSM": "#3b528b", "L2HESS": "#5ec962"}
 _LINES = {"loss_train": ("#440154", "-"), "loss_test": ("#21918c", "-"), "loss_attacked": ("#b35806", "--")}

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hbanalysis.frames import families
+from hbanalysis.lineup import MODELS
 from hbanalysis.plots.style import grid, legend, line_key
 from hbanalysis.store import Row
-from hbanalysis.studies.robust_config import MODELS
 
 _PANELS = {"clean": "clean images", "own": "own attacked images"}
 _SHOWN = ("ORI", "CLEAN+", "FGSM", "L2GRAD")

@@ -14,22 +14,14 @@ from hbanalysis.attacks import accuracy_under, pgd, still_correct
 from hbanalysis.errors import NumericalError, require
 from hbanalysis.evaluation import evaluate
 from hbanalysis.landscape import along_direction
+from hbanalysis.lineup import ATTACKS, MODELS, ORIGINAL
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.parameters import ParameterSpace
 from hbanalysis.provenance import environment
 from hbanalysis.store import Row, Store
 from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
 from hbanalysis.studies.phases import Phases, trained
-from hbanalysis.studies.robust_config import (
-    ATTACKS,
-    MODELS,
-    ORIGINAL,
-    PRESETS,
-    Adversary,
-    Robust,
-    changed,
-    part_of,
-)
+from hbanalysis.studies.robust_config import PRESETS, Adversary, Robust, changed, part_of
 from hbanalysis.training_config import TrainingConfig
 
 # Share of a cell's time after which a phase begins, roughly.

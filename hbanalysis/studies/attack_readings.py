@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hbanalysis import checkpoints, data
+from hbanalysis import checkpoints, data, pictures
 from hbanalysis.attacks import READINGS, accuracy_under, newton_step, still_correct
 from hbanalysis.errors import NumericalError, require
 from hbanalysis.evaluation import evaluate
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.provenance import environment
 from hbanalysis.store import Row, Store
-from hbanalysis.studies import pictures
 from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
 from hbanalysis.studies.phases import Phases, trained
 from hbanalysis.studies.robust_config import PRESETS, SOFTMAX, Adversary, changed, part_of

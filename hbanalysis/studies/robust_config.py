@@ -7,12 +7,10 @@ from typing import Any
 from hbanalysis.attacks import READINGS, Attack
 from hbanalysis.errors import InputError, require, unknown_name
 from hbanalysis.files import digest
+from hbanalysis.lineup import CONTROL
 from hbanalysis.schedules import learning_rate
 from hbanalysis.training_config import REVISION, TrainingConfig
 
-ORIGINAL, CONTROL = "ORI", "CLEAN+"  # the model before, and the control that trains on with clean images
-ATTACKS = ("FGSM", "FGSM-10", "L2GRAD", "FHSM", "L2HESS")
-MODELS = (ORIGINAL, CONTROL, *ATTACKS)
 SOFTMAX = "plain"  # PyTorch's own cross-entropy, as in the paper; what it loses where the model is sure is shown
 
 

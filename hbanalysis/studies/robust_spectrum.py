@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hbanalysis import checkpoints, data
 from hbanalysis.eigen import eigsh
 from hbanalysis.errors import NumericalError, require, unknown_name
+from hbanalysis.lineup import MODELS, ORIGINAL
 from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
 from hbanalysis.provenance import environment
@@ -18,7 +19,7 @@ from hbanalysis.store import Row, Store
 from hbanalysis.studies.adversarial_training import ROBUST_TRAINING
 from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
 from hbanalysis.studies.phases import Phases, trained
-from hbanalysis.studies.robust_config import MODELS, ORIGINAL, PRESETS, Adversary, Robust, changed, part_of
+from hbanalysis.studies.robust_config import PRESETS, Adversary, Robust, changed, part_of
 from hbanalysis.training_config import TrainingConfig
 
 _ENDS_TOLERANCE = 5e-2  # of the two ends, which show signs and sizes

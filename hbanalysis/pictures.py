@@ -5,20 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 _LEVELS = 255
 
 
-def encoded(image: Tensor) -> dict[str, Any]:
-    """Return an image ``(C, H, W)`` as JSON data: its shape, its range and its values in 256 steps.
+def encoded(image: Any) -> dict[str, Any]:
+    """Return an image ``(C, H, W)``, a tensor or an array, as JSON data: its shape, range and values in 256 steps.
 
     Example:
-        >>> import torch
-        >>> decoded(encoded(torch.tensor([[[0.0, 1.0]]]))).tolist()
+        >>> decoded(encoded(np.array([[[0.0, 1.0]]]))).tolist()
         [[[0.0, 1.0]]]
     """
-    values = image.detach().cpu().double().numpy()
+    values = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=float)
     low, high = float(values.min()), float(values.max())
     steps = np.round((values - low) / max(high - low, 1e-12) * _LEVELS).astype(np.uint8)
     return {
