@@ -16,19 +16,15 @@ from typing import Any
 import numpy as np
 import scipy
 import torch
-from torch import Tensor
 
-import hbanalysis as hb
 from benchmarks import costs, peers
 from benchmarks.peers import BASES, TOLERANCES, Answer, Entry, K, Task
+from benchmarks.reference import reference
 from benchmarks.run import score
 from hbanalysis import checkpoints, data, provenance
-from hbanalysis.krylov import KrylovSpace
 from hbanalysis.training import train
 from hbanalysis.training_config import TrainingConfig
 
-STEPS = 120  # dimension of the Krylov space in which ARPACK's runs are followed
-GUARD = 4  # vectors beyond the wanted ones in the float64 Rayleigh-Ritz step
 SCREENED = "hbanalysis auto, check=False"
 PASSES = 2  # of PyHessian that are timed
 POWER_LIMITS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # tolerances tried in the simulation of PyHessian
@@ -72,38 +68,6 @@ def task_of(size: Size, cache: Path) -> tuple[Task, dict[str, Any]]:
         "loss": crossing["loss_train"],
         "epochs": crossing["epoch"],
     }
-
-
-def krylov(task: Task) -> tuple[np.ndarray, Tensor, float]:
-    """Return the tridiagonal matrix of `STEPS` Lanczos steps, the leading Ritz vectors, and their largest residual.
-
-    ARPACK never leaves the Krylov space of its start, so its runs can be followed in these coordinates.
-    """
-    H = hb.WeightHessian(task.model, task.images, task.labels)
-    space = KrylovSpace(H, STEPS, 2, 0)
-    space.push(torch.from_numpy(task.start(0)).float())
-    for _ in range(STEPS):
-        space.step()
-    ritz = space.ritz()
-    chosen = np.argsort(-np.abs(ritz.theta), kind="stable")[: K + GUARD]
-    vectors = space.vectors(ritz, chosen)
-    return ritz.Y @ np.diag(ritz.theta) @ ritz.Y.T, vectors, float(ritz.residuals[chosen].max())
-
-
-def truth_of(task: Task, vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the eigenvalues of the float64 Hessian by a Rayleigh-Ritz step, and bounds on their errors."""
-    H = hb.WeightHessian(copy.deepcopy(task.model).double(), task.images.double(), task.labels)
-    Q = torch.linalg.qr(vectors.double()).Q
-    HQ = H @ Q
-    M = Q.T @ HQ
-    theta, Y = torch.linalg.eigh((M + M.T) / 2)
-    residuals = ((HQ - Q @ M) @ Y).norm(dim=0)
-    order = np.argsort(-theta.abs().numpy(), kind="stable")
-    theta, residuals = theta.numpy()[order], residuals.numpy()[order]
-    gap = np.abs(theta[:K, None] - theta[None, :])
-    gap[np.arange(K), np.arange(K)] = np.inf
-    bounds = np.minimum(residuals[:K], (residuals**2).sum() / np.maximum(gap.min(1), 1e-300))
-    return theta[:K], bounds
 
 
 def arpack_grid(T: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
@@ -195,8 +159,8 @@ def measure(name: str, repeats: int, cache: Path) -> dict[str, Any]:
     """Run everything on one task and return the results."""
     size, load = TASKS[name], os.getloadavg()
     task, network = task_of(size, cache)
-    T, vectors, residual = krylov(task)
-    truth, bounds = truth_of(task, vectors)
+    known = reference(task, cache / size.training().key / "reference.safetensors")
+    T, truth = known.T, known.truth
     grid = arpack_grid(T, truth)
     best = min((row for row in grid if row["right"]), key=lambda row: row["products"])
     methods = entries(task, size, best)
@@ -239,8 +203,8 @@ def measure(name: str, repeats: int, cache: Path) -> dict[str, Any]:
         "repeats": repeats,
         "network": network | {"parameters": task.size},
         "spectrum": truth.tolist(),
-        "spectrum_bounds": bounds.tolist(),
-        "krylov_residual": residual,
+        "spectrum_bounds": known.bounds.tolist(),
+        "krylov_residual": known.residual,
         "krylov_floor": floor_of(T, truth),
         "arpack": {"tol": best["tol"], "ncv": best["ncv"], "products": best["products"], "table": grid},
         "gradient_seconds": gradients,

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 from hbanalysis import studies
@@ -109,7 +110,7 @@ def main() -> None:
     os.dup2(2, 1)
     options = json.loads(sys.stdin.readline())
     if options["low_priority"]:
-        os.nice(19)
+        _lower_priority()
     import torch
 
     torch.set_num_threads(options["threads"])
@@ -125,6 +126,20 @@ def main() -> None:
         # The first cell carries the imports too, so that the sum over cells is what the process used.
         _answer(answers, **result, cpu=now - spent)
         spent = now
+
+
+def _lower_priority() -> None:
+    """Give way to every other process.
+
+    Linux may share its cores between terminals first (autogroups) and look at niceness only within one, so a session of
+    its own is lowered as a whole.
+    """
+    os.nice(19)
+    group = Path("/proc/self/autogroup")
+    if group.exists():
+        with contextlib.suppress(OSError):
+            os.setsid()
+            group.write_text("19")
 
 
 def _listen(commands: "queue.Queue[dict[str, Any] | None]", stop: threading.Event) -> None:

@@ -1,5 +1,7 @@
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -163,3 +165,13 @@ def test_a_row_that_another_process_wrote_meanwhile_is_read(tmp_path: Path):
     row, computed = compute_cell(study, cell, store)
     assert row == made_up_row(cell)
     assert not computed
+
+
+def test_low_priority_gives_way_to_other_terminals_too():
+    script = (
+        "import os; from pathlib import Path; from hbanalysis.worker import _lower_priority; _lower_priority();"
+        "group = Path('/proc/self/autogroup');"
+        "print(os.nice(0), group.read_text().split()[-1] if group.exists() else 19)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.split() == ["19", "19"]

@@ -3,8 +3,9 @@
 from hbanalysis.errors import unknown_name
 from hbanalysis.studies.adversarial_training import AdversarialTraining
 from hbanalysis.studies.attack_readings import AttackReadings
-from hbanalysis.studies.base import Parameter, Study
+from hbanalysis.studies.base import Study
 from hbanalysis.studies.input_curvature import InputCurvature
+from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 

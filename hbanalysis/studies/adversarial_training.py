@@ -1,27 +1,23 @@
 """Adversarial training with each of the five attacks, beside a control (paper, section 3: Tables 3 and 4, Fig. 5)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from hbanalysis import checkpoints, data, training
 from hbanalysis.attacks import accuracy_under, pgd, still_correct
-from hbanalysis.errors import NumericalError, require
+from hbanalysis.errors import require
 from hbanalysis.evaluation import evaluate
 from hbanalysis.landscape import along_direction
 from hbanalysis.lineup import ATTACKS, MODELS, ORIGINAL
-from hbanalysis.memory import keep_freed_memory
 from hbanalysis.parameters import ParameterSpace
-from hbanalysis.provenance import environment
-from hbanalysis.store import Row, Store
-from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
-from hbanalysis.studies.phases import Phases, trained
-from hbanalysis.studies.robust_config import PRESETS, Adversary, Robust, changed, part_of
+from hbanalysis.studies.base import Cell, Study
+from hbanalysis.studies.cell_run import CellRun, Trained
+from hbanalysis.studies.cells import changed
+from hbanalysis.studies.parameters import Parameter, common
+from hbanalysis.studies.robust_config import Adversary, Robust, families, trained_copy
 from hbanalysis.training_config import TrainingConfig
 
 # Share of a cell's time after which a phase begins, roughly.
@@ -70,7 +66,6 @@ class RobustCell:
     measure: RobustMeasure
 
 
-ROBUST_TRAINING = {"cifar10": Robust(10, 0.01, "step(5, 0.5)")}  # the paper's; five epochs at one rate on MNIST
 # On the digits, which a laptop computes while somebody waits, the strong attack is a weaker one.
 _MEASURES = {
     "tiny": RobustMeasure(60, 20, 2, 1, 3, line_samples=60),
@@ -81,22 +76,17 @@ _MEASURES = {
 class AdversarialTraining(Study):
     """Train on with clean and with attacked images; judge every model on every set of attacked images."""
 
+    cell_type = RobustCell
     name = "adversarial_training"
     title = "Adversarial training"
     revision = 1
     notebook = "06_adversarial_training"
     scales = ("digits", "mnist", "small", "paper")
     budget = 420.0
-    parameters: ClassVar = {
-        "seeds": Parameter(list[int], "Seeds of initialisation and order."),
-        "batch_size": Parameter(int, "Samples a step, in 1..N."),
+    parameters: ClassVar = common(
+        *("seeds", "batch_size", "train_samples", "test_samples", "eps_inf", "eps_2", "reading", "robust_epochs")
+    ) | {
         "max_epochs": Parameter(int, "Epochs of the original training."),
-        "train_samples": Parameter(int, "The first n training samples."),
-        "test_samples": Parameter(int, "The first n test samples."),
-        "eps_inf": Parameter(float, "Size in the maximum norm, in units of [0, 1]."),
-        "eps_2": Parameter(float, "Size in the Euclidean norm, in units of [0, 1]."),
-        "reading": Parameter(str, "H1 or H2: how the paper's attacks are read."),
-        "robust_epochs": Parameter(int, "Additional epochs with attacked images."),
         "pgd_samples": Parameter(int, "The first n test samples for the strong attack."),
         "points": Parameter(int, "Models along each line from the original to a robust one."),
     }
@@ -109,30 +99,8 @@ class AdversarialTraining(Study):
     }
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
-        cells = []
-        for base, adversary, seeds in PRESETS[scale]:
-            robust = Robust(epochs=1) if scale == "tiny" else ROBUST_TRAINING.get(base.dataset, Robust())
-            parts = (
-                changed(adversary, chosen),
-                changed(robust, {"epochs": chosen.get("robust_epochs", robust.epochs)}),
-                changed(_MEASURES.get(scale, RobustMeasure()), chosen),
-            )
-            for seed in chosen.get("seeds", seeds):
-                cells.append(RobustCell(changed(base, {**chosen, "seed": seed}), *parts))
-        return list(dict.fromkeys(cells))
-
-    def config(self, cell: Cell) -> dict[str, Any]:
-        """Return the configuration of a cell as JSON data."""
-        return {name: asdict(getattr(cell, name)) for name in ("training", "adversary", "robust", "measure")}
-
-    def from_config(self, config: Mapping[str, Any]) -> Cell:
-        """Return the cell of a configuration.
-
-        Raises:
-            InputError: A field is missing or unknown.
-        """
-        kinds = {"training": TrainingConfig, "adversary": Adversary, "robust": Robust, "measure": RobustMeasure}
-        return RobustCell(*(part_of(config, name, kind, self.name) for name, kind in kinds.items()))
+        measure = changed(_MEASURES.get(scale, RobustMeasure()), chosen)
+        return list(dict.fromkeys(RobustCell(*family, measure) for family in families(scale, chosen)))
 
     def label(self, cell: Cell) -> str:
         """Return network, data set, reading and seed."""
@@ -146,76 +114,39 @@ class AdversarialTraining(Study):
         robust = sum(1 + cost for cost in _GRADIENTS.values()) * cell.robust.epochs
         return gradient * (t.max_epochs + robust) + 0.3 * (cell.measure.pgd_samples or 10_000)
 
-    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
-        """Train, train on, judge, write the row; see `Study.compute`."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        keep_freed_memory()
-        work = Phases(store.work_folder(self.key(cell)), environment(device))
-        family = Family(cell, store, device, work, progress or (lambda phase, fraction: None))
-        records = family.train()
-        original = records[ORIGINAL]
+    def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
+        family = Family(cell, run)
+        original = family.trained[ORIGINAL]
         values = {
-            "status": original.status,
-            "epochs": original.epochs,
-            "history": {name: record.history for name, record in records.items()},
-            **family.judge(),
+            "status": original.record.status,
+            "epochs": original.record.epochs,
+            "history": {name: one.record.history for name, one in family.trained.items()},
         }
-        seconds = sum(record.seconds for record in records.values())
-        provenance = work.provenance(seconds, original.checkpoints[original.final])
-        work.discard()
-        key = self.key(cell)
-        row = Row(self.name, self.scale_of(cell), self.revision, key, self.config(cell), values, provenance)
-        store.put(row)
-        return row
+        return values | family.judge(), original
 
 
 class Family:
-    """The original model and those that go on from it.
+    """The original model and those that go on from it, trained at once.
 
     Args:
         cell: What is trained and measured.
-        store: Holds the checkpoints.
-        device: Where to compute.
-        work: The phases of the cell.
-        report: Told phase and fraction; may raise to stop.
+        run: Its trainings, phases and progress.
+
+    Raises:
+        NumericalError: A training diverged.
     """
 
-    def __init__(self, cell: RobustCell, store: Store, device: str, work: Phases, report: CellProgress) -> None:
-        self.cell, self.store, self.work, self.report = cell, store, work, report
-        config = cell.training
-        self.samples = data.load(config.dataset, "train", samples=config.train_samples, device=device)
-        self.test = data.load(config.dataset, "test", samples=cell.measure.test_samples, device=device)
+    def __init__(self, cell: RobustCell, run: CellRun) -> None:
+        self.cell, self.samples, self.work, self.report = cell, run.samples, run.work, run.report
+        self.test = run.test(cell.measure.test_samples)
         self.attacks = cell.adversary.attacks()
-        self.model = config.network_on(device)
-        self._paths: dict[str, Path] = {}
-
-    def train(self) -> dict[str, training.Record]:
-        """Train the original and every copy; return their records by name."""
-        config, (begin, end) = self.cell.training, (0.0, _TRAINED)
-        folder = self.store.checkpoint_folder(config.key)
-        records = {ORIGINAL: trained(config, self.samples, folder, self.work, self.report, begin, end)}
-        start = self._paths[ORIGINAL] = folder / f"{records[ORIGINAL].final}.safetensors"
-        further = self.cell.robust.training(config)
+        self.model = run.network()
+        original = run.train(_TRAINED).demanded(ORIGINAL)
+        self.trained = {ORIGINAL: original}
+        step = (_ROBUST - _TRAINED) / (len(MODELS) - 1)
         for number, name in enumerate(MODELS[1:]):
-            begin, end = (_TRAINED + (_ROBUST - _TRAINED) * step / (len(MODELS) - 1) for step in (number, number + 1))
-            folder = self.store.checkpoint_folder(self.cell.robust.key(config, self.cell.adversary, name))
-            records[name] = trained(
-                further,
-                self.samples,
-                folder,
-                self.work,
-                self.report,
-                begin,
-                end,
-                f"training {name}",
-                start=start,
-                perturb=self.attacks.get(name),
-            )
-            self._paths[name] = folder / f"{records[name].final}.safetensors"
-        lost = [name for name, record in records.items() if record.status == "diverged"]
-        if lost:
-            raise NumericalError(f"The training of {', '.join(lost)} diverged. Use a smaller learning rate.")
-        return records
+            report = run.part(_TRAINED + number * step, _TRAINED + (number + 1) * step)
+            self.trained[name] = trained_copy(run, cell.adversary, cell.robust, original, name, report)
 
     def judge(self) -> dict[str, Any]:
         """Return losses and accuracies of every model on every set, and the losses along the lines between them."""
@@ -238,8 +169,7 @@ class Family:
         return crafted[name]
 
     def _load(self, name: str) -> nn.Module:
-        checkpoints.restore(self.model, self._paths[name])
-        return self.model.eval()
+        return self.trained[name].load(self.model)
 
     def _judged(self, name: str, crafted: dict[str, Tensor]) -> dict[str, Any]:
         x, y, measure = self.test.images, self.test.labels, self.cell.measure

@@ -1,23 +1,22 @@
 """The five attacks in two readings, on the model that the paper attacks first (paper, Table 3, first line)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hbanalysis import checkpoints, data, pictures
+from hbanalysis import pictures
 from hbanalysis.attacks import READINGS, accuracy_under, newton_step, still_correct
-from hbanalysis.errors import NumericalError, require
+from hbanalysis.errors import require
 from hbanalysis.evaluation import evaluate
-from hbanalysis.memory import keep_freed_memory
-from hbanalysis.provenance import environment
-from hbanalysis.store import Row, Store
-from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
-from hbanalysis.studies.phases import Phases, trained
-from hbanalysis.studies.robust_config import PRESETS, SOFTMAX, Adversary, changed, part_of
+from hbanalysis.studies.base import Cell, Study
+from hbanalysis.studies.cell_run import CellRun, Trained
+from hbanalysis.studies.cells import changed
+from hbanalysis.studies.parameters import Parameter, common
+from hbanalysis.studies.robust_config import SOFTMAX, AttackSizes, families
 from hbanalysis.training_config import TrainingConfig
 
 INVISIBLE = 6e-8  # a float32 loss below this is rounding: the gradient that the attack follows is 0 or noise
@@ -52,29 +51,24 @@ class ReadingCell:
     """One trained model, attacked in every way that the text allows."""
 
     training: TrainingConfig
-    adversary: Adversary
+    adversary: AttackSizes
     measure: ReadingMeasure
 
 
 class AttackReadings(Study):
     """Accuracy of the original model under the five attacks, in both readings and over CG iterations."""
 
+    cell_type = ReadingCell
     name = "attack_readings"
     title = "Two readings of the attacks"
     revision = 1
     notebook = "05_attacks"
     scales = ("digits", "mnist", "small", "paper")
     budget = 120.0
-    parameters: ClassVar = {
-        "seeds": Parameter(list[int], "Seeds of initialisation and order."),
-        "batch_size": Parameter(int, "Samples a step, in 1..N."),
+    parameters: ClassVar = common(
+        *("seeds", "batch_size", "learning_rate", "schedule", "train_samples", "test_samples", "eps_inf", "eps_2")
+    ) | {
         "max_epochs": Parameter(int, "Epochs of the original training."),
-        "learning_rate": Parameter(float, "Initial learning rate, positive."),
-        "schedule": Parameter(str, "constant, step(5, 0.5) or milestones(0.2, 30, 60)."),
-        "train_samples": Parameter(int, "The first n training samples."),
-        "test_samples": Parameter(int, "The first n test samples."),
-        "eps_inf": Parameter(float, "Size in the maximum norm, in units of [0, 1]."),
-        "eps_2": Parameter(float, "Size in the Euclidean norm, in units of [0, 1]."),
         "iterations": Parameter(list[int], "Numbers of conjugate gradient iterations that are tried."),
     }
     bands: ClassVar = {
@@ -85,29 +79,11 @@ class AttackReadings(Study):
     }
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
+        measure = changed(ReadingMeasure((1, 3), 60, 40, 1) if scale == "tiny" else ReadingMeasure(), chosen)
         cells = []
-        for base, adversary, seeds in PRESETS[scale]:
-            tiny = ReadingMeasure((1, 3), 60, 40, 1) if scale == "tiny" else ReadingMeasure()
-            parts = [changed(part, chosen) for part in (base, adversary, tiny)]
-            for seed in chosen.get("seeds", seeds):
-                cells.append(ReadingCell(changed(parts[0], {"seed": seed}), *parts[1:]))
+        for config, adversary, _ in families(scale, chosen):
+            cells.append(ReadingCell(config, AttackSizes(adversary.eps_inf, adversary.eps_2), measure))
         return list(dict.fromkeys(cells))
-
-    def config(self, cell: Cell) -> dict[str, Any]:
-        """Return the configuration of a cell as JSON data."""
-        measure = asdict(cell.measure) | {"iterations": list(cell.measure.iterations)}
-        sizes = asdict(cell.adversary)
-        del sizes["reading"]  # both are measured
-        return {"training": asdict(cell.training), "adversary": sizes, "measure": measure}
-
-    def from_config(self, config: Mapping[str, Any]) -> Cell:
-        """Return the cell of a configuration.
-
-        Raises:
-            InputError: A field is missing or unknown.
-        """
-        kinds = {"training": TrainingConfig, "adversary": Adversary, "measure": ReadingMeasure}
-        return ReadingCell(*(part_of(config, name, kind, self.name) for name, kind in kinds.items()))
 
     def label(self, cell: Cell) -> str:
         """Return network, data set and seed."""
@@ -119,33 +95,13 @@ class AttackReadings(Study):
         t = cell.training
         return 4e-4 * t.samples * t.max_epochs + 0.01 * (cell.measure.test_samples or 5000)
 
-    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
-        """Train, attack, write the row; see `Study.compute`."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        report = progress or (lambda phase, fraction: None)
-        keep_freed_memory()
-        config, key = cell.training, self.key(cell)
-        work = Phases(store.work_folder(key), environment(device))
-        samples = data.load(config.dataset, "train", samples=config.train_samples, device=device)
-        folder = store.checkpoint_folder(config.key)
-        record = trained(config, samples, folder, work, report, 0.0, 0.6)
-        if record.status == "diverged":
-            raise NumericalError(f"The training of {self.label(cell)} diverged. Use a smaller learning rate.")
-        model = config.network_on(device)
-        checkpoints.restore(model, folder / f"{record.final}.safetensors")
-        model.eval()
-        test = data.load(config.dataset, "test", samples=cell.measure.test_samples, device=device)
-        values = {
-            "status": record.status,
-            "epochs": record.epochs,
-            "history": record.history,
-            **_measured(cell, model, (samples.images, samples.labels), (test.images, test.labels), work, report),
-        }
-        provenance = work.provenance(record.seconds, record.checkpoints[record.final])
-        work.discard()
-        row = Row(self.name, self.scale_of(cell), self.revision, key, self.config(cell), values, provenance)
-        store.put(row)
-        return row
+    def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
+        trained = run.train(0.6).demanded(self.label(cell))
+        model, test = trained.load(run.network()), run.test(cell.measure.test_samples)
+        sets = (run.samples.images, run.samples.labels), (test.images, test.labels)
+        record = trained.record
+        values = {"status": record.status, "epochs": record.epochs, "history": record.history}
+        return values | _measured(cell, model, *sets, run), trained
 
 
 def _measured(
@@ -153,11 +109,10 @@ def _measured(
     model: nn.Module,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
-    work: Phases,
-    report: CellProgress,
+    run: CellRun,
 ) -> dict[str, Any]:
     """Return what the row holds besides the training."""
-    x, y = test
+    (x, y), work, report = test, run.work, run.report
     report("evaluation", 0.6)
     values: dict[str, Any] = {"clean": work.once("clean", partial(_clean, model, train, test))}
     for form, name in (("readings", SOFTMAX), ("readings_exact_softmax", "relative")):
@@ -195,7 +150,7 @@ def _clean(model: nn.Module, train: tuple[Tensor, Tensor], test: tuple[Tensor, T
     return values
 
 
-def _by_iterations(model: nn.Module, x: Tensor, y: Tensor, adversary: Adversary, count: int) -> dict[str, Any]:
+def _by_iterations(model: nn.Module, x: Tensor, y: Tensor, adversary: AttackSizes, count: int) -> dict[str, Any]:
     """Return the accuracies under FHSM and L2HESS, clipped and not, from one Newton direction."""
     direction = newton_step(model, x, y, iterations=count, softmax=SOFTMAX)
     length = direction.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny).view(-1, *[1] * (x.dim() - 1))

@@ -1,64 +1,24 @@
 """What every study has: presets of cells by scale, checked parameters, keys and labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hbanalysis.errors import InputError, unknown_name
-from hbanalysis.store import Row, Store, row_key
+from hbanalysis.errors import unknown_name
+from hbanalysis.store import Row, Store, finite, row_key
+from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
+from hbanalysis.studies.cells import as_data, from_data
+from hbanalysis.studies.parameters import Parameter
 
 Cell = Any
-CellProgress = Callable[[str, float], None]
 PRIVATE_SCALE = "tiny"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A value of a preset that a user may replace.
-
-    Attributes:
-        type: ``int``, ``float``, ``str`` or ``list[int]`` and the like.
-        help: What it is, units and range, in one line.
-    """
-
-    type: Any
-    help: str
-
-    @property
-    def type_name(self) -> str:
-        """Return the type as a reader writes it, such as ``list[int]``."""
-        return self.type.__name__ if isinstance(self.type, type) and not self._item else str(self.type)
-
-    @property
-    def _item(self) -> type | None:
-        return self.type.__args__[0] if getattr(self.type, "__origin__", None) is list else None
-
-    def checked(self, name: str, value: object) -> Any:
-        """Return ``value`` if it has the type (an int passes for a float), a list as a tuple.
-
-        Raises:
-            InputError: Wrong type; says what was given and what is allowed.
-        """
-        item = self._item
-        if item is None:
-            return self._one(name, value, self.type)
-        if isinstance(value, str) or not isinstance(value, list | tuple) or not value:
-            raise InputError(f"{name} must be a non-empty {self.type_name}; given {value!r}.")
-        return tuple(self._one(name, entry, item) for entry in value)
-
-    def _one(self, name: str, value: object, kind: type) -> Any:
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise InputError(f"{name} must be {self.type_name}; given {value!r} ({type(value).__name__}). {self.help}")
-        return value
 
 
 class Study(ABC):
     """One experiment: cells in, rows out.
 
     Attributes:
+        cell_type: The frozen dataclass of its cells, JSON data all through, with a field ``training``.
         name: Name of the study; its rows and folders carry it.
         title: Title for readers.
         revision: Raised when the code changes what a row means; part of the key.
@@ -70,6 +30,7 @@ class Study(ABC):
         budget: CPU seconds that the study may take in the live book (scale ``digits``, first seed).
     """
 
+    cell_type: ClassVar[type]
     name: ClassVar[str]
     title: ClassVar[str]
     revision: ClassVar[int]
@@ -115,16 +76,20 @@ class Study(ABC):
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]: ...
 
     @abstractmethod
+    def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
+        """Return what the row of a cell holds, and the training that it is about."""
+
     def config(self, cell: Cell) -> dict[str, Any]:
         """Return the configuration of a cell as JSON data."""
+        return as_data(cell)
 
-    @abstractmethod
     def from_config(self, config: Mapping[str, Any]) -> Cell:
         """Return the cell of a configuration.
 
         Raises:
             InputError: The configuration does not belong to this study.
         """
+        return from_data(self.cell_type, config, f"configuration of {self.name}")
 
     @abstractmethod
     def label(self, cell: Cell) -> str:
@@ -134,7 +99,6 @@ class Study(ABC):
     def cost(self, cell: Cell) -> float:
         """Return a rough estimate of CPU seconds on one thread, for order and progress."""
 
-    @abstractmethod
     def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
         """Compute a cell, write its row into the store and return it.
 
@@ -145,3 +109,17 @@ class Study(ABC):
             progress: Called at safe points with the phase and the fraction of the cell done. An exception raised
                 there stops the cell; what was done is kept and a later call goes on.
         """
+        run = CellRun(cell.training, store, self.key(cell), device, progress)
+        values, trained = self._values(cell, run)
+        row = Row(
+            self.name,
+            self.scale_of(cell),
+            self.revision,
+            self.key(cell),
+            self.config(cell),
+            finite(values),
+            run.provenance(trained),
+        )
+        store.put(row)
+        run.work.discard()
+        return row

@@ -1,25 +1,23 @@
 """Curvature of the loss in the input against batch size, and the theorem behind it (paper, section 3 and A.1)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import product
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from hbanalysis import checkpoints, data, training
-from hbanalysis.errors import InputError, require
-from hbanalysis.memory import keep_freed_memory
-from hbanalysis.provenance import environment
-from hbanalysis.store import Row, Store
+from hbanalysis import data, training
+from hbanalysis.errors import require
 from hbanalysis.studies import input_measures
 from hbanalysis.studies import spectrum_vs_batch as batch_sizes
-from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
+from hbanalysis.studies.base import Cell, Study
+from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
+from hbanalysis.studies.cells import changed
 from hbanalysis.studies.input_measures import Pair
-from hbanalysis.studies.phases import Phases, trained
-from hbanalysis.studies.robust_config import changed, part_of
+from hbanalysis.studies.parameters import Parameter, common
+from hbanalysis.studies.phases import Phases
 from hbanalysis.training_config import TrainingConfig
 
 
@@ -68,6 +66,10 @@ class CurvatureCell:
     training: TrainingConfig
     measure: InputMeasure
 
+    def __post_init__(self) -> None:
+        given = self.training.activation
+        require(given == "relu", f"input_curvature measures networks with ReLU; given {given!r}.")
+
 
 _CIFAR_EPSILONS = (0.02, 0.01)
 _MEASURES = {
@@ -83,19 +85,17 @@ _PAPER = {"mnist": _MEASURES["mnist"], "cifar10": InputMeasure(_CIFAR_EPSILONS)}
 class InputCurvature(Study):
     """Train as `spectrum_vs_batch` does; measure the Hessians of the loss in the inputs, and robustness beside them."""
 
+    cell_type = CurvatureCell
     name = "input_curvature"
     title = "Curvature in the input"
     revision = 1
     notebook = "04_rank_c_input_hessian"
     scales = ("digits", "mnist", "small", "paper")
     budget = 420.0
-    parameters: ClassVar = {
-        name: batch_sizes.SpectrumVsBatch.parameters[name]
-        for name in (
-            *("batch_sizes", "seeds", "dataset", "network", "learning_rate", "momentum", "schedule"),
-            *("target_loss", "max_epochs", "train_samples", "test_samples"),
-        )
-    } | {
+    parameters: ClassVar = common(
+        *("batch_sizes", "seeds", "dataset", "network", "learning_rate", "momentum", "schedule"),
+        *("target_loss", "max_epochs", "train_samples", "test_samples"),
+    ) | {
         "epsilons": Parameter(list[float], "Sizes of FGSM and PGD in units of [0, 1]."),
         "train_measured": Parameter(int, "The first n training samples are measured."),
         "pgd_samples": Parameter(int, "The first n test samples are attacked by PGD."),
@@ -125,23 +125,6 @@ class InputCurvature(Study):
                 cells.append(CurvatureCell(config, changed(measure, chosen)))
         return list(dict.fromkeys(cells))
 
-    def config(self, cell: Cell) -> dict[str, Any]:
-        """Return the configuration of a cell as JSON data."""
-        measure = asdict(cell.measure) | {"epsilons": list(cell.measure.epsilons)}
-        return {"training": asdict(cell.training), "measure": measure}
-
-    def from_config(self, config: Mapping[str, Any]) -> Cell:
-        """Return the cell of a configuration.
-
-        Raises:
-            InputError: A field is missing or unknown.
-        """
-        kinds = {"training": TrainingConfig, "measure": InputMeasure}
-        cell = CurvatureCell(*(part_of(config, name, kind, self.name) for name, kind in kinds.items()))
-        if cell.training.activation != "relu":
-            raise InputError(f"{self.name} measures networks with ReLU; given {cell.training.activation!r}.")
-        return cell
-
     def label(self, cell: Cell) -> str:
         """Return network, data set, batch size and seed."""
         t = cell.training
@@ -151,38 +134,27 @@ class InputCurvature(Study):
         """Return CPU seconds of training plus measuring, guessed."""
         return sum(_split(cell))
 
-    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
-        """Train, measure, write the row; see `Study.compute`."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        report = progress or (lambda phase, fraction: None)
-        keep_freed_memory()
-        config, key, share = cell.training, self.key(cell), _split(cell)
-        work = Phases(store.work_folder(key), environment(device))
-        samples = data.load(config.dataset, "train", samples=config.train_samples, device=device)
-        folder = store.checkpoint_folder(config.key)
-        begin = share[0] / sum(share)
-        record = trained(config, samples, folder, work, report, 0.0, begin)
-        values: dict[str, Any] = {"status": record.status, "epochs": record.epochs}
-        if record.status != "diverged":
-            model = config.network_on(device).eval()
-            count = cell.measure.train_measured
-            test = data.load(config.dataset, "test", samples=cell.measure.test_samples, device=device)
-            sets = (samples.images[:count], samples.labels[:count]), (test.images, test.labels)
-            few = (test.images[: cell.measure.course_samples], test.labels[: cell.measure.course_samples])
-            checkpoints.restore(model, folder / f"{record.final}.safetensors")
-            values |= _measured(cell.measure, model, *sets, work, partial(_rescaled, report, begin))
-            values["course"] = []
-            for crossing in record.crossings:
-                name = training.stem(crossing["threshold"])
-                report(f"course {name}", begin + (1 - begin) * 0.97)
-                checkpoints.restore(model, folder / f"{name}.safetensors")
-                found = work.once(f"course {name}", partial(_course, cell.measure, model, few))
-                values["course"].append({"loss_train": crossing["loss_train"], **found})
-        provenance = work.provenance(record.seconds, record.checkpoints[record.final])
-        work.discard()
-        row = Row(self.name, self.scale_of(cell), self.revision, key, self.config(cell), values, provenance)
-        store.put(row)
-        return row
+    def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
+        training_seconds, measuring = _split(cell)
+        begin = training_seconds / (training_seconds + measuring)
+        trained, measure = run.train(begin), cell.measure
+        values: dict[str, Any] = {"status": trained.record.status, "epochs": trained.record.epochs}
+        if trained.diverged:
+            return values, trained
+        test = run.test(measure.test_samples)
+        count = measure.train_measured
+        sets = (run.samples.images[:count], run.samples.labels[:count]), (test.images, test.labels)
+        model = trained.load(run.network())
+        values |= _measured(measure, model, *sets, run.work, run.part(begin, 1.0))
+        few = (test.images[: measure.course_samples], test.labels[: measure.course_samples])
+        values["course"] = []
+        for crossing in trained.record.crossings:
+            name = training.stem(crossing["threshold"])
+            run.part(begin, 1.0)(f"course {name}", 0.97)
+            trained.load(model, name)
+            found = run.work.once(f"course {name}", partial(_course, measure, model, few))
+            values["course"].append({"loss_train": crossing["loss_train"], **found})
+        return values, trained
 
 
 def _measured(
@@ -215,10 +187,6 @@ def _course(measure: InputMeasure, model: nn.Module, few: Pair) -> dict[str, Any
     del found["by_doubt"], found["spectrum"]
     found["robustness"] = input_measures.robustness(model, few, few, measure.epsilons[:1], 1, 1)[0]["fgsm_test"]
     return found
-
-
-def _rescaled(report: CellProgress, begin: float, phase: str, fraction: float) -> None:
-    report(phase, begin + (1 - begin) * fraction)
 
 
 def _split(cell: CurvatureCell) -> tuple[float, float]:

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hbanalysis import data, training
 from hbanalysis.errors import StoreError
 from hbanalysis.files import write_atomically
-from hbanalysis.locks import KeyLock
 from hbanalysis.provenance import Stopwatch
 from hbanalysis.store import finite
-from hbanalysis.studies.base import CellProgress
 
 
 class Phases:
@@ -67,43 +64,3 @@ class Phases:
     def discard(self) -> None:
         """Remove the folder: the row holds everything now."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def trained(
-    config: training.TrainingConfig,
-    samples: data.Samples,
-    folder: Path,
-    work: Phases,
-    report: CellProgress,
-    begin: float,
-    end: float,
-    phase: str = "training",
-    **how: Any,
-) -> training.Record:
-    """Train, or finish a training; what was done so far is kept if ``report`` raises.
-
-    Studies share trainings: a process that finds another at the same one waits for it.
-
-    Args:
-        config: The training.
-        samples: The training set.
-        folder: Its checkpoints.
-        work: The phases of the cell.
-        report: Told the phase and the fraction of the cell.
-        begin: Fraction of the cell done before.
-        end: Fraction of the cell done afterwards.
-        phase: What the progress calls it.
-        how: See `training.train`.
-    """
-
-    def step(fraction: float) -> None:
-        try:
-            report(phase, begin + (end - begin) * fraction)
-        except BaseException:
-            work.save()
-            raise
-
-    lock = KeyLock(folder.parents[1], f"training-{folder.name}")
-    lock.acquire(check=lambda: report(f"waiting for the same {phase}", begin))
-    with lock:
-        return training.train(config, samples, folder, step, **how)

@@ -1,36 +1,50 @@
 """What the adversarial studies share: the attacks, their sizes and reading, and how copies are trained on."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hbanalysis.attacks import READINGS, Attack
-from hbanalysis.errors import InputError, require, unknown_name
+from hbanalysis.errors import require, unknown_name
 from hbanalysis.files import digest
 from hbanalysis.lineup import CONTROL
 from hbanalysis.schedules import learning_rate
+from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
+from hbanalysis.studies.cells import changed
 from hbanalysis.training_config import REVISION, TrainingConfig
 
 SOFTMAX = "plain"  # PyTorch's own cross-entropy, as in the paper; what it loses where the model is sure is shown
 
 
 @dataclass(frozen=True)
-class Adversary:
-    """The five attacks of the paper at one size.
+class AttackSizes:
+    """How far the attacks go.
 
     Attributes:
         eps_inf: Size of FGSM, FGSM-10 and FHSM in the maximum norm, in units of [0, 1].
         eps_2: Size of L2GRAD and L2HESS in the Euclidean norm, in the same units.
-        reading: Name of a reading of the paper; see `hbanalysis.attacks.READINGS`.
     """
 
     eps_inf: float = 0.1
     eps_2: float = 2.8
-    reading: str = "H2"
 
     def __post_init__(self) -> None:
         require(0 < self.eps_inf <= 1, f"eps_inf must lie in (0, 1]; given {self.eps_inf}.")
         require(self.eps_2 > 0, f"eps_2 must be positive; given {self.eps_2}.")
+
+
+@dataclass(frozen=True)
+class Adversary(AttackSizes):
+    """The five attacks of the paper at one size, in one reading.
+
+    Attributes:
+        reading: Name of a reading of the paper; see `hbanalysis.attacks.READINGS`.
+    """
+
+    reading: str = "H2"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.reading not in READINGS:
             raise unknown_name("reading", self.reading, READINGS)
 
@@ -89,21 +103,27 @@ PRESETS: dict[str, tuple[tuple[TrainingConfig, Adversary, tuple[int, ...]], ...]
     "small": ((_SMALL, CIFAR, (0,)),),
     "paper": ((_M1, MNIST, (0, 1, 2, 3, 4)), (_C3, CIFAR, (0, 1, 2))),
 }
+# The paper's on CIFAR-10; elsewhere five epochs at one rate, as on MNIST.
+_CONTINUED = {"cifar10": Robust(10, 0.01, "step(5, 0.5)")}
 
 
-def changed(part: Any, chosen: Mapping[str, Any]) -> Any:
-    """Return a dataclass with those of its fields replaced that ``chosen`` names."""
-    return replace(part, **{f.name: chosen[f.name] for f in fields(part) if f.name in chosen})
+def families(scale: str, chosen: Mapping[str, Any]) -> Iterator[tuple[TrainingConfig, Adversary, Robust]]:
+    """Yield the original trainings of a preset, seed by seed, each with its attacks and how copies are trained on."""
+    for base, adversary, seeds in PRESETS[scale]:
+        robust = Robust(epochs=1) if scale == "tiny" else _CONTINUED.get(base.dataset, Robust())
+        robust = replace(robust, epochs=chosen.get("robust_epochs", robust.epochs))
+        for seed in chosen.get("seeds", seeds):
+            yield changed(base, {**chosen, "seed": seed}), changed(adversary, chosen), robust
 
 
-def part_of(config: Mapping[str, Any], name: str, kind: type, study: str) -> Any:
-    """Return a part of a configuration as its dataclass.
+def trained_copy(
+    run: CellRun, adversary: Adversary, robust: Robust, original: Trained, model: str, report: CellProgress
+) -> Trained:
+    """Return the copy of the original model that was trained on as one of `MODELS`.
 
     Raises:
-        InputError: It is missing, or its fields are not those of ``kind``.
+        NumericalError: The training diverged.
     """
-    try:
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config[name].items()}
-        return kind(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"This is no configuration of {study}: {error}.") from error
+    how = {"start": original.path, "perturb": adversary.attacks().get(model)}
+    config, key = robust.training(run.config), robust.key(run.config, adversary, model)
+    return run.continued(config, key, report, f"training {model}", **how).demanded(model)

@@ -1,25 +1,23 @@
 """Curvature of the original, the control and the robust models (paper, section 3.3: Figs. 6 and 12)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hbanalysis import checkpoints, data
 from hbanalysis.eigen import eigsh
-from hbanalysis.errors import NumericalError, require, unknown_name
+from hbanalysis.errors import require, unknown_name
 from hbanalysis.lineup import MODELS, ORIGINAL
-from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
-from hbanalysis.provenance import environment
-from hbanalysis.store import Row, Store
-from hbanalysis.studies.adversarial_training import ROBUST_TRAINING
-from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
-from hbanalysis.studies.phases import Phases, trained
-from hbanalysis.studies.robust_config import PRESETS, Adversary, Robust, changed, part_of
+from hbanalysis.studies.base import Cell, Study
+from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
+from hbanalysis.studies.cells import changed
+from hbanalysis.studies.parameters import Parameter, common
+from hbanalysis.studies.phases import Phases
+from hbanalysis.studies.robust_config import Adversary, Robust, families, trained_copy
 from hbanalysis.training_config import TrainingConfig
 
 _ENDS_TOLERANCE = 5e-2  # of the two ends, which show signs and sizes
@@ -78,55 +76,28 @@ _MEASURES = {
 class RobustSpectrum(Study):
     """Spectra of robust models on the clean loss and on their own attacked images; sub-sampled ones, both ends."""
 
+    cell_type = SpectrumCell
     name = "robust_spectrum"
     title = "Curvature of robust models"
     revision = 1
     notebook = "06_adversarial_training"
     scales = ("digits", "mnist", "small", "paper")
     budget = 900.0
-    parameters: ClassVar = {
-        "seeds": Parameter(list[int], "Seeds of initialisation and order."),
+    parameters: ClassVar = common(
+        *("seeds", "batch_size", "train_samples", "eps_inf", "eps_2", "reading", "robust_epochs"),
+        *("eigenvalues", "tolerance"),
+    ) | {
         "models": Parameter(list[str], f"Which models: {', '.join(MODELS)}."),
-        "batch_size": Parameter(int, "Samples a step, in 1..N."),
         "max_epochs": Parameter(int, "Epochs of the original training."),
-        "train_samples": Parameter(int, "The first n training samples."),
-        "eps_inf": Parameter(float, "Size in the maximum norm, in units of [0, 1]."),
-        "eps_2": Parameter(float, "Size in the Euclidean norm, in units of [0, 1]."),
-        "reading": Parameter(str, "H1 or H2: how the paper's attacks are read."),
-        "robust_epochs": Parameter(int, "Additional epochs with attacked images."),
-        "eigenvalues": Parameter(int, "How many of the largest eigenvalues of the training loss."),
-        "tolerance": Parameter(float, "Relative error allowed for each eigenvalue."),
         "samples": Parameter(int, "The first n training samples for the spectra."),
     }
     bands: ClassVar = {"clean.spectrum.0": (0.4, 2.5), "own.spectrum.0": (0.4, 2.5)}
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
-        cells = []
-        for base, adversary, seeds in PRESETS[scale]:
-            robust = Robust(epochs=1) if scale == "tiny" else ROBUST_TRAINING.get(base.dataset, Robust())
-            robust = replace(robust, epochs=chosen.get("robust_epochs", robust.epochs))
-            measure = changed(_MEASURES.get(scale, SpectrumMeasure()), chosen)
-            models = chosen.get("models", (ORIGINAL, "FGSM") if scale == "tiny" else MODELS)
-            for seed in chosen.get("seeds", seeds):
-                training = changed(base, {**chosen, "seed": seed})
-                for model in models:
-                    cells.append(SpectrumCell(training, changed(adversary, chosen), robust, measure, model))
-        return list(dict.fromkeys(cells))
-
-    def config(self, cell: Cell) -> dict[str, Any]:
-        """Return the configuration of a cell as JSON data."""
-        parts = {name: asdict(getattr(cell, name)) for name in ("training", "adversary", "robust", "measure")}
-        return parts | {"model": cell.model}
-
-    def from_config(self, config: Mapping[str, Any]) -> Cell:
-        """Return the cell of a configuration.
-
-        Raises:
-            InputError: A field is missing or unknown.
-        """
-        kinds = {"training": TrainingConfig, "adversary": Adversary, "robust": Robust, "measure": SpectrumMeasure}
-        parts = {name: part_of(config, name, kind, self.name) for name, kind in kinds.items()}
-        return SpectrumCell(**parts, model=config.get("model", ""))
+        measure = changed(_MEASURES.get(scale, SpectrumMeasure()), chosen)
+        models = chosen.get("models", (ORIGINAL, "FGSM") if scale == "tiny" else MODELS)
+        found = [SpectrumCell(*family, measure, model) for family in families(scale, chosen) for model in models]
+        return list(dict.fromkeys(found))
 
     def label(self, cell: Cell) -> str:
         """Return network, data set, model and seed."""
@@ -138,42 +109,23 @@ class RobustSpectrum(Study):
         samples = cell.measure.samples or cell.training.samples
         return 3e-4 * (cell.training.samples * 10 + samples * 5 * cell.measure.eigenvalues)
 
-    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
-        """Train what is not trained yet, measure, write the row; see `Study.compute`."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        report = progress or (lambda phase, fraction: None)
-        keep_freed_memory()
-        config, key = cell.training, self.key(cell)
-        work = Phases(store.work_folder(key), environment(device))
-        samples = data.load(config.dataset, "train", samples=config.train_samples, device=device)
-        folder = store.checkpoint_folder(config.key)
-        record = trained(config, samples, folder, work, report, 0.0, _TRAINED / 2)
-        path = folder / f"{record.final}.safetensors"
+    def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
+        trained = run.train(_TRAINED / 2).demanded(ORIGINAL)
+        if cell.model != ORIGINAL:
+            report = run.part(_TRAINED / 2, _TRAINED)
+            trained = trained_copy(run, cell.adversary, cell.robust, trained, cell.model, report)
+        model, few = trained.load(run.network()), slice(0, cell.measure.samples)
+        x, y = run.samples.images[few], run.samples.labels[few]
+        spectra, seed = _Spectra(model, cell.measure, run.work, run.report), cell.training.seed
         attack = cell.adversary.attacks().get(cell.model)
-        if cell.model != ORIGINAL and record.status != "diverged":
-            folder = store.checkpoint_folder(cell.robust.key(config, cell.adversary, cell.model))
-            further, phase = cell.robust.training(config), f"training {cell.model}"
-            how = partial(trained, further, samples, folder, work, report, _TRAINED / 2, _TRAINED, phase)
-            record = how(start=path, perturb=attack)
-            path = folder / f"{record.final}.safetensors"
-        if record.status == "diverged":
-            raise NumericalError(f"The training of {self.label(cell)} diverged. Use a smaller learning rate.")
-        model = config.network_on(device)
-        checkpoints.restore(model, path)
-        model.eval()
-        few = slice(0, cell.measure.samples)
-        x, y = samples.images[few], samples.labels[few]
-        spectra = _Spectra(model, cell.measure, work, report)
-        values: dict[str, Any] = {"status": record.status, "epochs": record.epochs}
-        values["clean"] = spectra.top("clean", x, y, _TRAINED)
-        values["own"] = None if attack is None else spectra.top("own", attack(model, x, y), y, 0.6)
-        values["ends"] = spectra.ends(x, y, config.seed)
-        values["singles"] = spectra.singles(x, y, config.seed) if cell.model == ORIGINAL else None
-        provenance = work.provenance(record.seconds, record.checkpoints[record.final])
-        work.discard()
-        row = Row(self.name, self.scale_of(cell), self.revision, key, self.config(cell), values, provenance)
-        store.put(row)
-        return row
+        return {
+            "status": trained.record.status,
+            "epochs": trained.record.epochs,
+            "clean": spectra.top("clean", x, y, _TRAINED),
+            "own": None if attack is None else spectra.top("own", attack(model, x, y), y, 0.6),
+            "ends": spectra.ends(x, y, seed),
+            "singles": spectra.singles(x, y, seed) if cell.model == ORIGINAL else None,
+        }, trained
 
 
 class _Spectra:

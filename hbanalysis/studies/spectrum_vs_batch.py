@@ -1,15 +1,17 @@
 """Spectrum of the weight Hessian against batch size (paper, section 2: Table 1, Figs. 1 and 2)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
 
 from hbanalysis.errors import InputError, require
-from hbanalysis.store import Row, Store
-from hbanalysis.studies.base import Cell, CellProgress, Parameter, Study
+from hbanalysis.studies.base import Cell, Study
+from hbanalysis.studies.cell_run import CellRun, Trained
+from hbanalysis.studies.cells import changed
+from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.trained_model import measure_trained_model
-from hbanalysis.training import TrainingConfig
+from hbanalysis.training_config import TrainingConfig
 
 # Guesses of one thread's seconds for the gradient of one sample; they order the work and feed the progress bar only.
 GRADIENT_SECONDS = {"M1": 2e-4, "C1": 2.8e-3, "C2": 4e-3, "C3": 4e-3, "CR": 3e-2}
@@ -109,28 +111,18 @@ PRESETS: dict[str, tuple[Block, ...]] = {
 class SpectrumVsBatch(Study):
     """Train to loss 1e-3 at several batch sizes; compare top eigenvalues, landscapes and FGSM accuracy."""
 
+    cell_type = BatchSizeCell
     name = "spectrum_vs_batch"
     title = "Spectrum against batch size"
     revision = 1
     notebook = "01_spectrum_vs_batch"
     scales = ("digits", "mnist", "small", "paper")
     budget = 420.0
-    parameters: ClassVar = {
-        "batch_sizes": Parameter(list[int], "Samples a step, each in 1..N."),
-        "seeds": Parameter(list[int], "Seeds of initialisation and order."),
-        "dataset": Parameter(str, "Name of the data set: digits, mnist, fashion_mnist, cifar10, ..."),
-        "network": Parameter(str, "C1, C2, C3, M1 or CR."),
-        "activation": Parameter(str, "relu, softplus(20) or elu(1)."),
-        "learning_rate": Parameter(float, "Initial learning rate, positive."),
-        "momentum": Parameter(float, "Momentum in [0, 1)."),
-        "schedule": Parameter(str, "constant, step(5, 0.5) or milestones(0.2, 30, 60)."),
-        "target_loss": Parameter(float, "Mean training loss that ends a training."),
-        "max_epochs": Parameter(int, "Cap on epochs."),
-        "train_samples": Parameter(int, "The first n training samples."),
-        "test_samples": Parameter(int, "The first n test samples."),
-        "eigenvalues": Parameter(int, "How many of the largest eigenvalues of the training loss."),
+    parameters: ClassVar = common(
+        *("batch_sizes", "seeds", "dataset", "network", "activation", "learning_rate", "momentum", "schedule"),
+        *("target_loss", "max_epochs", "train_samples", "test_samples", "eigenvalues", "tolerance"),
+    ) | {
         "test_eigenvalues": Parameter(int, "How many of the largest eigenvalues of the test loss."),
-        "tolerance": Parameter(float, "Relative error allowed for each eigenvalue."),
         "epsilons": Parameter(list[float], "FGSM sizes in units of [0, 1]."),
         "half_width": Parameter(float, "The landscape runs over +- this distance along v1."),
         "points": Parameter(int, "Distances at which the landscape is measured, odd."),
@@ -147,35 +139,11 @@ class SpectrumVsBatch(Study):
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         cells = []
         for block in blocks(scale, chosen):
-            training = {f.name: getattr(block.base, f.name) for f in fields(TrainingConfig)}
-            training |= {name: value for name, value in chosen.items() if name in training}
-            measure = asdict(block.measure)
-            measure |= {name: value for name, value in chosen.items() if name in measure}
+            base, measure = changed(block.base, chosen), changed(block.measure, chosen)
             sizes = chosen.get("batch_sizes", block.batch_sizes)
             for size, seed in product(sizes, chosen.get("seeds", block.seeds)):
-                config = TrainingConfig(**{**training, "batch_size": size, "seed": seed})
-                cells.append(BatchSizeCell(config, Measure(**measure)))
+                cells.append(BatchSizeCell(replace(base, batch_size=size, seed=seed), measure))
         return list(dict.fromkeys(cells))
-
-    def config(self, cell: Cell) -> dict[str, Any]:
-        """Return the configuration of a cell as JSON data."""
-        measure = asdict(cell.measure)
-        return {
-            "training": asdict(cell.training),
-            "measure": {**measure, "epsilons": list(cell.measure.epsilons)},
-        }
-
-    def from_config(self, config: Mapping[str, Any]) -> Cell:
-        """Return the cell of a configuration.
-
-        Raises:
-            InputError: A field is missing or unknown.
-        """
-        try:
-            measure = {**config["measure"], "epsilons": tuple(config["measure"]["epsilons"])}
-            return BatchSizeCell(TrainingConfig(**config["training"]), Measure(**measure))
-        except (KeyError, TypeError) as error:
-            raise InputError(f"This is no configuration of {self.name}: {error}.") from error
 
     def label(self, cell: Cell) -> str:
         """Return network, data set, batch size and seed."""
@@ -186,24 +154,9 @@ class SpectrumVsBatch(Study):
         """Return CPU seconds of training plus measuring; see `_split`."""
         return sum(_split(cell))
 
-    def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
-        """Train, measure, write the row; see `Study.compute`."""
+    def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         training, measuring = _split(cell)
-        share = training / (training + measuring)
-        values, provenance = measure_trained_model(
-            cell.training, cell.measure, store, self.key(cell), device, progress, share
-        )
-        row = Row(
-            self.name,
-            self.scale_of(cell),
-            self.revision,
-            self.key(cell),
-            self.config(cell),
-            values,
-            provenance,
-        )
-        store.put(row)
-        return row
+        return measure_trained_model(run, cell.measure, training / (training + measuring))
 
 
 def blocks(scale: str, chosen: Mapping[str, Any]) -> list[Block]:

@@ -10,16 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from hbanalysis import checkpoints, data, training
+from hbanalysis import checkpoints, training
 from hbanalysis.eigen import Eigenpairs, eigsh
 from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
 from hbanalysis.landscape import along_direction
-from hbanalysis.memory import keep_freed_memory
 from hbanalysis.operators import WeightHessian
-from hbanalysis.provenance import environment
-from hbanalysis.store import Store, finite
-from hbanalysis.studies.base import CellProgress
-from hbanalysis.studies.phases import Phases, trained
+from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
+from hbanalysis.studies.phases import Phases
 
 SETS = ("train", "test")
 
@@ -37,40 +34,16 @@ class MeasureLike(Protocol):
     test_samples: int | None
 
 
-def measure_trained_model(
-    config: training.TrainingConfig,
-    measure: MeasureLike,
-    store: Store,
-    key: str,
-    device: str | None,
-    progress: CellProgress | None,
-    training_share: float,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train (or reuse the checkpoint), measure, and return values and provenance as JSON data.
+def measure_trained_model(run: CellRun, measure: MeasureLike, share: float) -> tuple[dict[str, Any], Trained]:
+    """Train (or reuse the checkpoint), measure, and return the values as JSON data beside the training.
 
     Args:
-        config: The training.
+        run: The cell that is computed.
         measure: What to measure.
-        store: Holds checkpoints and unfinished work.
-        key: Names the work folder.
-        device: ``None`` means CUDA where present, else the CPU.
-        progress: Called at safe points with phase and fraction; may raise to stop.
-        training_share: Share of the cell's cost that is training, for the fraction.
+        share: Share of the cell's cost that is training, for the progress.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    report = progress or (lambda phase, fraction: None)
-    keep_freed_memory()
-    where = environment(device)
-    sets = {
-        "train": data.load(config.dataset, "train", samples=config.train_samples, device=device),
-        "test": data.load(config.dataset, "test", samples=measure.test_samples, device=device),
-    }
-    folder = store.checkpoint_folder(config.key)
-    work = Phases(store.work_folder(key), where)
-    record = trained(config, sets["train"], folder, work, report, 0.0, training_share)
-    model = config.network_on(device)
-    pairs = {name: (s.images, s.labels) for name, s in sets.items()}
-    cell = _Cell(model, pairs, measure, work, report, training_share)
+    trained, test = run.train(share), run.test(measure.test_samples)
+    record = trained.record
     values: dict[str, Any] = {
         "status": record.status,
         "epochs": record.epochs,
@@ -81,17 +54,19 @@ def measure_trained_model(
         "epoch_end": None,
         "landscape": None,
     }
-    if record.status != "diverged":
-        checkpoints.restore(model, folder / f"{record.final}.safetensors")
-        values["at_target"] = cell.full()
-        values["landscape"] = cell.landscape()
-        if record.status == "reached":
-            same = record.epochs == int(record.epochs)
-            checkpoints.restore(model, folder / f"{training.EPOCH_END}.safetensors")
-            values["epoch_end"] = _short(values["at_target"]) if same else cell.short()
-    provenance = work.provenance(record.seconds, record.checkpoints[record.final])
-    work.discard()
-    return finite(values), provenance
+    if trained.diverged:
+        return values, trained
+    sets = {"train": (run.samples.images, run.samples.labels), "test": (test.images, test.labels)}
+    cell = _Cell(trained.load(run.network()), sets, measure, run.work, run.part(share, 1.0))
+    values["at_target"] = cell.full()
+    values["landscape"] = cell.landscape()
+    if record.status == "reached":
+        if record.epochs == int(record.epochs):
+            values["epoch_end"] = _short(values["at_target"])
+        else:
+            trained.load(cell.model, training.EPOCH_END)
+            values["epoch_end"] = cell.short()
+    return values, trained
 
 
 class _Cell:
@@ -104,14 +79,12 @@ class _Cell:
         measure: MeasureLike,
         work: Phases,
         report: CellProgress,
-        share: float,
     ) -> None:
-        self.model, self.sets, self.measure, self.work = model, sets, measure, work
-        self._report, self._share = report, share
+        self.model, self.sets, self.measure, self.work, self._report = model, sets, measure, work, report
 
     def full(self) -> dict[str, Any]:
         """Everything at the target: losses, gradient, top eigenvalues, FGSM."""
-        self._report("evaluation", self._share)
+        self._tick("evaluation", 0.0)
         values = self.work.once("evaluation", self._evaluation)
         for index, name in enumerate(SETS):
             values = values | self.work.once(f"spectrum_{name}", partial(self._spectrum, name, 0.75 * index))
@@ -204,7 +177,7 @@ class _Cell:
         )
 
     def _tick(self, phase: str, fraction: float) -> None:
-        self._report(phase, self._share + (1 - self._share) * min(fraction, 0.99))
+        self._report(phase, min(fraction, 0.99))
 
 
 def _short(full: Mapping[str, Any]) -> dict[str, Any]:
