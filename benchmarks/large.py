@@ -6,22 +6,19 @@
 import argparse
 import copy
 import json
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 
 from benchmarks import costs, peers
-from benchmarks.peers import BASES, TOLERANCES, Answer, Entry, K, Task
+from benchmarks.peers import BASES, TOLERANCES, Entry, K, Task
 from benchmarks.reference import reference
-from benchmarks.run import score
-from hbanalysis import checkpoints, data, provenance
+from benchmarks.rounds import Rounds, score
+from hbanalysis import checkpoints, data
 from hbanalysis.training import train
 from hbanalysis.training_config import TrainingConfig
 
@@ -157,49 +154,22 @@ def pyhessian_pass(task: Task, batch: int) -> float | None:
 
 def measure(name: str, repeats: int, cache: Path) -> dict[str, Any]:
     """Run everything on one task and return the results."""
-    size, load = TASKS[name], os.getloadavg()
+    size = TASKS[name]
     task, network = task_of(size, cache)
     known = reference(task, cache / size.training().key / "reference.safetensors")
     T, truth = known.T, known.truth
     grid = arpack_grid(T, truth)
     best = min((row for row in grid if row["right"]), key=lambda row: row["products"])
     methods = entries(task, size, best)
-    gradients, spent = [], {row.name: [] for row in methods}
-    answers: dict[str, Answer] = {}
-    for repeat in range(repeats):
+    gradients, rounds = [], Rounds(methods, task)
+    for _ in range(repeats):
         gradients.append(costs.gradient_times(lambda: copy.deepcopy(task.model), task.images, task.labels, size.sizes))
-        for row in methods:
-            if row.run is None:
-                continue
-            started = time.perf_counter()
-            answers[row.name] = row.run(task, 0)
-            spent[row.name].append(time.perf_counter() - started)
-            print(
-                f"repeat {repeat + 1}: {row.name}, {spent[row.name][-1]:.1f} s, {answers[row.name].report}", flush=True
-            )
+        rounds.play()
     unit = min(value for run in gradients for sizes in run.values() for value in sizes.values())
     batch = methods[-1].settings["batch"]
     one_pass, power = pyhessian_pass(task, batch), power_passes(np.linalg.eigvalsh(T), truth)
-    results = []
-    for row in methods:
-        entry: dict[str, Any] = {"name": row.name, "settings": row.settings}
-        if row.run is None:
-            entry["status"] = "not installed"
-        else:
-            entry |= {
-                "status": "run",
-                "products": answers[row.name].products,
-                "seconds": spent[row.name],
-                "gradients": min(spent[row.name]) / unit,
-                "gradients_most": max(spent[row.name]) / unit,
-                "report": answers[row.name].report,
-                **score(answers[row.name].values, truth),
-            }
-        results.append(entry)
-    versions = {package: found[1] for package, found in peers.peers().items()} | {"scipy": scipy.__version__}
     return {
-        "environment": provenance.environment("cpu")
-        | {"versions": versions, "load_before": load, "load_after": os.getloadavg()},
+        "environment": rounds.environment(),
         "repeats": repeats,
         "network": network | {"parameters": task.size},
         "spectrum": truth.tolist(),
@@ -214,7 +184,7 @@ def measure(name: str, repeats: int, cache: Path) -> dict[str, Any]:
             "pass_gradients": None if one_pass is None else one_pass / unit,
             "gradients": None if one_pass is None or power["passes"] is None else power["passes"] * one_pass / unit,
         },
-        "methods": results,
+        "methods": rounds.results(unit, truth),
     }
 
 

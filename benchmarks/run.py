@@ -5,48 +5,23 @@
 
 import argparse
 import json
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor
 
 import hbanalysis as hb
 from benchmarks import costs, digits_net, peers
 from benchmarks.peers import BASES, TOLERANCES, K, Task
-from hbanalysis import provenance
+from benchmarks.rounds import Rounds, by_modulus, score
 
-RIGHT = 1e-4
-MISSING = 1e-3
 SEEDS = 10
 PRODUCTS = 12  # products timed after the first, of which the fastest counts
-
-
-def by_modulus(values: Iterable[float], count: int = K) -> np.ndarray:
-    """Return the ``count`` values of largest modulus, descending."""
-    values = np.asarray(list(values), dtype=float)
-    return values[np.argsort(-np.abs(values), kind="stable")][:count]
-
-
-def score(values: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Return how far the values, signs included, are from the true top 20."""
-    values = by_modulus(values)
-    if len(values) < K:
-        values = np.append(values, np.full(K - len(values), np.nan))
-    errors = np.abs(values - truth) / np.abs(truth)
-    nearest = np.nanmin(np.abs(values[None] - truth[:, None]) / np.abs(truth)[:, None], axis=1, initial=np.inf)
-    return {
-        "max_relative_error": None if np.isnan(errors).any() else float(errors.max()),
-        "right": int((errors <= RIGHT).sum()),
-        "missing": int((nearest > MISSING).sum()),
-        "values": [None if np.isnan(value) else float(value) for value in values],
-    }
 
 
 def krylov_floor(H: Tensor, truth: np.ndarray, task: Task) -> list[int]:
@@ -138,7 +113,6 @@ def ten_seeds(task: Task, truth: np.ndarray) -> dict[str, list[dict[str, Any]]]:
 
 def measure(repeats: int, matrix: Path | None) -> dict[str, Any]:
     """Run everything and return the results."""
-    load = os.getloadavg()
     images, labels = digits_net.data()
     task = Task(digits_net.trained(), images, labels)
     H = _dense(task, matrix)
@@ -147,47 +121,21 @@ def measure(repeats: int, matrix: Path | None) -> dict[str, Any]:
     choice = arpack_choice(H.numpy(), truth, task)
     floor = krylov_floor(H, truth, task)
     methods = peers.entries(task, (choice["tol"], choice["ncv"]), choice["fewest_settings"][0])
-    timed = product_seconds(task)
-    gradients, spent = [], {row.name: [] for row in methods}
+    rounds, timed = Rounds(methods, task), product_seconds(task)
+    gradients: list[dict[str, Any]] = []
     single: dict[str, list[float]] = {name: [] for name in timed}
-    answers: dict[str, peers.Answer] = {}
     for row in methods:  # a first run of ours loads what is loaded once
         if row.run is not None and row.name.startswith("hbanalysis"):
             row.run(task, 0)
-    for repeat in range(repeats):
+    for _ in range(repeats):
         gradients.append(costs.gradient_times(digits_net.trained, images, labels))
         for name, call in timed.items():
             single[name].append(call())
-        for row in methods:
-            if row.run is None:
-                continue
-            started = time.perf_counter()
-            answers[row.name] = row.run(task, 0)
-            spent[row.name].append(time.perf_counter() - started)
-            print(f"repeat {repeat + 1}: {row.name}, {spent[row.name][-1]:.2f} s", flush=True)
+        rounds.play()
     unit = min(value for run in gradients for sizes in run.values() for value in sizes.values())
     seeds = ten_seeds(task, truth)
-    results = []
-    for row in methods:
-        entry: dict[str, Any] = {"name": row.name, "settings": row.settings}
-        if row.run is None:
-            entry["status"] = "not installed"
-        else:
-            answer = answers[row.name]
-            entry |= {
-                "status": "run",
-                "products": answer.products,
-                "seconds": spent[row.name],
-                "gradients": min(spent[row.name]) / unit,
-                "gradients_most": max(spent[row.name]) / unit,
-                "report": answer.report,
-                **score(answer.values, truth),
-            }
-        results.append(entry)
-    versions = {name: found[1] for name, found in peers.peers().items()} | {"scipy": scipy.__version__}
     return {
-        "environment": provenance.environment("cpu")
-        | {"versions": versions, "load_before": load, "load_after": os.getloadavg()},
+        "environment": rounds.environment(),
         "repeats": repeats,
         "network": {"parameters": task.size, "samples": len(labels), **digits_net.quality(task.model)},
         "spectrum": spectrum.tolist(),
@@ -196,7 +144,7 @@ def measure(repeats: int, matrix: Path | None) -> dict[str, Any]:
         "gradient_seconds": gradients,
         "unit_seconds": unit,
         "product_gradients": {name: [value / unit for value in values] for name, values in single.items()},
-        "methods": results,
+        "methods": rounds.results(unit, truth),
         "seeds": {
             name: {
                 "median_products": median(row["products"] for row in rows),

@@ -7,8 +7,18 @@ from torch import nn
 from torch.func import functional_call, grad, hessian, vmap
 from torch.nn.functional import cross_entropy
 
+from hbanalysis import attacks
 from tests.oracles import seeded
 from tests.small_nets import trained_on_digits
+
+ALL = [
+    attacks.fgsm,
+    attacks.iterated_fgsm,
+    attacks.l2_grad,
+    attacks.fhsm,
+    attacks.l2_hess,
+    attacks.pgd,
+]
 
 
 @functools.cache

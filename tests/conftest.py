@@ -1,5 +1,7 @@
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,3 +30,11 @@ def chromium() -> str:
             pytest.fail("chromium is not on PATH, and browser tests must run here (apt-get install chromium)")
         pytest.skip("chromium is not on PATH")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures() -> Iterator[None]:
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")  # tests that draw nothing do not wait for its import
+    if pyplot is not None:
+        pyplot.close("all")

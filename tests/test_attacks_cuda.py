@@ -4,18 +4,9 @@ import pytest
 import torch
 
 from hbanalysis import attacks
-from tests.attack_nets import convolutional, digits
+from tests.attack_nets import ALL, convolutional, digits
 
 pytestmark = pytest.mark.needs_cuda
-
-ALL = [
-    attacks.fgsm,
-    attacks.iterated_fgsm,
-    attacks.l2_grad,
-    attacks.fhsm,
-    attacks.l2_hess,
-    attacks.pgd,
-]
 
 
 @pytest.mark.parametrize("net", [digits, convolutional])

@@ -8,16 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hbanalysis import attacks, networks
-from tests.attack_nets import convolutional, cosines, digits, gradients, linear
-
-ALL = [
-    attacks.fgsm,
-    attacks.iterated_fgsm,
-    attacks.l2_grad,
-    attacks.fhsm,
-    attacks.l2_hess,
-    attacks.pgd,
-]
+from tests.attack_nets import ALL, convolutional, cosines, digits, gradients, linear
 
 
 def one_step_by_the_mean_loss(model, x, labels, eps):

@@ -9,16 +9,7 @@ from torch import nn
 
 from hbanalysis import attacks
 from hbanalysis.errors import InputError, NumericalError
-from tests.attack_nets import convolutional, digits
-
-ALL = [
-    attacks.fgsm,
-    attacks.iterated_fgsm,
-    attacks.l2_grad,
-    attacks.fhsm,
-    attacks.l2_hess,
-    attacks.pgd,
-]
+from tests.attack_nets import ALL, convolutional, digits
 
 
 class Through(nn.Module):

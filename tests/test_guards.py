@@ -13,6 +13,7 @@ from hbanalysis.errors import InputError
 from hbanalysis.guards import differentiation
 from hbanalysis.operators import GaussNewton, WeightHessian
 from tests.oracles import Recurrent, Transformer, close, dense_oracle, seeded
+from tests.small_nets import Square
 
 X = seeded(lambda: torch.randn(9, 4, dtype=torch.float64))
 Y = torch.arange(9) % 3
@@ -96,18 +97,6 @@ def test_attention_and_recurrence_keep_their_fast_kernels_elsewhere():
     losses = [H.loss(), F.cross_entropy(transformer.eval()(tokens).reshape(-1, 6), tokens.reshape(-1)).item()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert WeightHessian(lstm, tokens, labels).dense().isfinite().all()
-
-
-class Square(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return 2 * g * ctx.saved_tensors[0]
 
 
 class Layer(nn.Module):

@@ -9,6 +9,7 @@ import hbanalysis as hb
 from hbanalysis.errors import InputError, NumericalError
 from tests.input_nets import Functional, dense_gradients, dense_hessians, problem
 from tests.oracles import close, seeded
+from tests.small_nets import Square
 
 NAMES = ["conv", "shortcut", "softplus", "linear"]
 
@@ -145,17 +146,6 @@ def test_attention_normalisation_and_logits_in_an_output():
 
 
 def test_bad_input_is_named():
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x * x
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, slope):
-            return 2 * ctx.saved_tensors[0] * slope
-
     model, x, y = problem()
     H = hb.InputHessian(model, x, y)
     rows = torch.randn(7, 6)
@@ -165,7 +155,7 @@ def test_bad_input_is_named():
         (lambda: H @ x.long(), "given torch.int64"),
         (lambda: H @ x.half(), "given torch.float16"),
         (lambda: hb.InputHessian(model, x, y + 1), "label 4 of sample 3"),
-        (lambda: hb.InputHessian(Functional(Once.apply), rows, y), "Once cannot be differentiated twice"),
+        (lambda: hb.InputHessian(Functional(Square.apply), rows, y), "Square cannot be differentiated twice"),
         (lambda: hb.InputHessian(model, x, y, chunk_size=-1), "chunk_size must be at least 1"),
     ]
     for make, message in cases:

@@ -6,19 +6,12 @@ import pytest
 
 matplotlib.use("agg")
 
-from matplotlib import pyplot as plt
 
 from hbanalysis import plots
 from hbanalysis.errors import InputError
 
 X = np.linspace(-1.0, 9.0, 201)
 Y = np.exp(-(X**2) / 0.02) + 1e-3 * np.exp(-((X - 7.0) ** 2) / 0.02)
-
-
-@pytest.fixture(autouse=True)
-def _closed_figures():
-    yield
-    plt.close("all")
 
 
 def texts(figure):

@@ -5,7 +5,6 @@ import pytest
 
 matplotlib.use("agg")
 
-from matplotlib import pyplot as plt
 
 from hbanalysis import plots
 from hbanalysis.errors import InputError
@@ -18,12 +17,6 @@ FIGURES = [
     plots.along_training,
     plots.robustness_and_inputs,
 ]
-
-
-@pytest.fixture(autouse=True)
-def _closed_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Figures draw what the rows hold, on the axes that they promise, and need no torch."""
 
+import itertools
 import subprocess
 import sys
 
@@ -9,9 +10,6 @@ import pytest
 
 matplotlib.use("agg")
 
-import itertools
-
-from matplotlib import pyplot as plt
 
 from hbanalysis import plots
 from hbanalysis.errors import InputError
@@ -24,12 +22,6 @@ FIGURES = [
     plots.robustness_vs_batch,
     plots.training_history,
 ]
-
-
-@pytest.fixture(autouse=True)
-def _closed_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

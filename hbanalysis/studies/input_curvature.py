@@ -1,9 +1,8 @@
 """Curvature of the loss in the input against batch size, and the theorem behind it (paper, section 3 and A.1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
-from itertools import product
 from typing import Any, ClassVar
 
 from torch import nn
@@ -114,15 +113,10 @@ class InputCurvature(Study):
     }
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
-        known = {name: chosen[name] for name in ("dataset", "network") if name in chosen}
         cells = []
-        for block in batch_sizes.blocks(scale, known):
-            base = changed(block.base, chosen)
+        for block, config in batch_sizes.trainings(scale, chosen):
             measure = _PAPER[block.base.dataset] if scale == "paper" else _MEASURES[scale]
-            sizes = chosen.get("batch_sizes", block.batch_sizes)
-            for size, seed in product(sizes, chosen.get("seeds", block.seeds)):
-                config = replace(base, batch_size=size, seed=seed)
-                cells.append(CurvatureCell(config, changed(measure, chosen)))
+            cells.append(CurvatureCell(config, changed(measure, chosen)))
         return list(dict.fromkeys(cells))
 
     def label(self, cell: Cell) -> str:

@@ -1,6 +1,6 @@
 """Spectrum of the weight Hessian against batch size (paper, section 2: Table 1, Figs. 1 and 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
@@ -137,13 +137,8 @@ class SpectrumVsBatch(Study):
     }
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
-        cells = []
-        for block in blocks(scale, chosen):
-            base, measure = changed(block.base, chosen), changed(block.measure, chosen)
-            sizes = chosen.get("batch_sizes", block.batch_sizes)
-            for size, seed in product(sizes, chosen.get("seeds", block.seeds)):
-                cells.append(BatchSizeCell(replace(base, batch_size=size, seed=seed), measure))
-        return list(dict.fromkeys(cells))
+        found = [BatchSizeCell(config, changed(block.measure, chosen)) for block, config in trainings(scale, chosen)]
+        return list(dict.fromkeys(found))
 
     def label(self, cell: Cell) -> str:
         """Return network, data set, batch size and seed."""
@@ -173,6 +168,14 @@ def blocks(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
             "(digits, mnist or small) to replace both."
         )
     return match
+
+
+def trainings(scale: str, chosen: Mapping[str, Any]) -> Iterator[tuple[Block, TrainingConfig]]:
+    """Yield the trainings of a preset, batch size by batch size and seed by seed, each with its block."""
+    for block in blocks(scale, chosen):
+        base = changed(block.base, chosen)
+        for size, seed in product(chosen.get("batch_sizes", block.batch_sizes), chosen.get("seeds", block.seeds)):
+            yield block, replace(base, batch_size=size, seed=seed)
 
 
 def _split(cell: BatchSizeCell) -> tuple[float, float]:
