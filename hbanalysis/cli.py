@@ -203,7 +203,7 @@ def publish(
 ) -> None:
     """Copy rows from the local store into book/results, and run the committed notebooks on them."""
     from hbanalysis import notebooks as runner
-    from hbanalysis import studies
+    from hbanalysis import scoreboard, studies
     from hbanalysis.store import Store, publish, published
 
     selected = bool(study or scale or key)
@@ -221,6 +221,8 @@ def publish(
         changed = [row for row in rows if known.get((row.study, row.key)) != row]
         publish(changed)
         print(f"{len(changed)} rows published, {len(rows) - len(changed)} were published before.")
+        if scoreboard.update_readme(scoreboard.README, scoreboard.standings(published().rows())):
+            print(f"The table of claims in {scoreboard.README.name} changed.")
     if notebooks:
         changed_notebooks = runner.publish(progress=sys.stderr.isatty())
         print("Notebooks changed: " + (", ".join(path.name for path in changed_notebooks) or "none"))

@@ -49,6 +49,7 @@ class Claim:
         where: section, table or figure of the paper.
         tables: names of the tables that hold the paper's numbers on it.
         page: the notebook that tests it, without suffix.
+        study: the study whose rows decide it.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Claim:
     where: str
     tables: tuple[str, ...]
     page: str
+    study: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The criteria on adversarial training as computations on rows: K6 on accuracy, K7 on curvature."""
+"""The criteria on robust models as computations on rows: K6 on accuracy, K7 on curvature, K8 on single samples."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from hbanalysis import paper
 from hbanalysis.frames import Family
 from hbanalysis.lineup import ATTACKS, CONTROL, ORIGINAL
-from hbanalysis.robustness import attacked_accuracy, clean_accuracy, log_ratios, shown
+from hbanalysis.robustness import attacked_accuracy, clean_accuracy, log_ratios, shown, single_samples
 from hbanalysis.store import Row
 from hbanalysis.trends import t_interval
 from hbanalysis.verdict_rules import Design, Measured, Part
@@ -80,6 +80,38 @@ def lower_curvature(one: Family, rows: Sequence[Row], seeds_needed: int) -> Meas
         design,
         size=goal,
         remark="log ratios of lambda1: " + ", ".join(means),
+    )
+
+
+def negative_single_samples(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+    """K8: most Hessians of a single training sample have a negative eigenvalue, beside a gradient that remains."""
+    limits, rules = paper.criteria().claims["K8"].thresholds, paper.criteria().rules
+    originals = [row for row in rows if row.values["singles"]]
+    if not originals:
+        return None
+    found = single_samples(originals)
+    shares, bounds = (found[f"{name} (%)"] / 100 for name in ("negative", "lower bound"))
+    demanded = limits["share_lower_bound_above"]
+    samples = int(found["samples"].min())
+    enough = samples >= limits["samples"]
+    parts = (
+        Part("samples in each seed", str(samples), f">= {limits['samples']}", True if enough else None),
+        Part(
+            "lower bound of the share, each seed",
+            ", ".join(f"{bound:.2f}" for bound in bounds),
+            f"> {demanded:g}",
+            bool((bounds > demanded).all()),
+        ),
+    )
+    cells = {(row.config["training"]["batch_size"], row.config["training"]["seed"]): row for row in originals}
+    design = Design(tuple(sorted({b for b, _ in cells})), tuple(sorted({s for _, s in cells})), cells)
+    return Measured(
+        "share of single samples whose Hessian has a negative eigenvalue",
+        tuple(shares),
+        tuple(share > demanded for share in shares),
+        t_interval(list(shares), rules["confidence"]),
+        parts,
+        design,
     )
 
 

@@ -157,7 +157,7 @@ def larger_spectrum(one: Family, rows: Sequence[Row], seeds_needed: int) -> Meas
     return Measured(
         "slope of log lambda1 (train) on log B",
         tuple(slopes),
-        tuple(value > 0 for value in slopes),
+        tuple(bool(value > 0) for value in slopes),
         slope,
         parts,
         design,
@@ -185,7 +185,7 @@ def accuracy_contrast(one: Family, rows: Sequence[Row], seeds_needed: int) -> Me
     return Measured(
         part.name,
         tuple(differences),
-        tuple(value < 0 for value in differences),
+        tuple(bool(value < 0) for value in differences),
         interval,
         (part,),
         design,
@@ -232,7 +232,7 @@ def less_robust(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured
     return Measured(
         f"test accuracy under FGSM {strengths[0]:g}, B = {largest} minus B = {smallest}, points",
         tuple(falls[0]),
-        tuple(all(change[i] < 0 for change in falls) for i in range(len(design.seeds))),
+        tuple(bool(all(change[i] < 0 for change in falls)) for i in range(len(design.seeds))),
         _interval(falls[0]),
         tuple(parts),
         design,
