@@ -91,3 +91,38 @@ def screening(found: dict[str, Any]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def growth(found: dict[str, Any]) -> pd.DataFrame:
+    """Return how a product grows with samples and parameters: seconds, per unit over the first line's, in gradients."""
+    rows = []
+    for what in ("samples", "parameters"):
+        first = found[what][0]
+        for row in found[what]:
+            rows.append(
+                {
+                    "grows": what,
+                    "from": row[what],
+                    "seconds a product": row["product"],
+                    "seconds per unit, over the first": row["product"] / row[what] / (first["product"] / first[what]),
+                    "gradients": row["product"] / row["gradient"],
+                }
+            )
+    return pd.DataFrame(rows).rename(columns={"from": "number"})
+
+
+def whole(found: dict[str, Any]) -> str:
+    """Return what one product over a whole data set took, and what 50 would, in a sentence marked as such."""
+    row = found["cifar10"]
+    minutes = row["extrapolated"]["seconds"] / 60
+    return (
+        f"One product of C1 over all {row['samples']:,} images on {row['threads']} threads, graphs made on the way: "
+        f"{row['first_product']:.0f} s, {row['peak_beyond_data'] / 2**30:.1f} GiB beyond the data. "
+        f"Extrapolated, not run: {row['extrapolated']['products']} products in {minutes:.0f} minutes."
+    )
+
+
+def tracking(found: dict[str, Any]) -> pd.DataFrame:
+    """Return Lanczos' products from a random start and from the eigenvectors of an earlier loss, by loss."""
+    rows = [{"loss": row["loss"], "random": row["random"], "tracked": row.get("tracked")} for row in found["tracking"]]
+    return pd.DataFrame(rows, dtype=object)

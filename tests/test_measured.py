@@ -52,3 +52,24 @@ def test_screening_stands_beside_lanczos():
     row = {"samples": 500, "loss": 9e-4, "share_of_heaviest": {"0.3": 0.9}, **law}
     table = measured.screening({"screening": [row]})
     assert table.loc[0, "screened"] == 20.0 and table.loc[0, "lanczos"] == 48 and table.loc[0, "kept_samples"] == 0.8
+
+
+def test_growth_is_told_per_unit():
+    found = {
+        "samples": [{"samples": 10, "product": 2.0, "gradient": 1.0}, {"samples": 20, "product": 6.0, "gradient": 3.0}],
+        "parameters": [{"parameters": 5, "product": 1.0, "gradient": 0.5}],
+    }
+    table = measured.growth(found)
+    assert table["seconds per unit, over the first"].tolist() == pytest.approx([1.0, 1.5, 1.0])
+    assert table["gradients"].tolist() == [2.0, 2.0, 2.0] and table["number"].tolist() == [10, 20, 5]
+
+
+def test_a_product_over_a_whole_set_is_told_apart_from_what_follows_from_it():
+    row = {"samples": 50_000, "threads": 2, "first_product": 120.0, "peak_beyond_data": 3 << 30}
+    said = measured.whole({"cifar10": row | {"extrapolated": {"products": 50, "seconds": 6000.0}}})
+    assert "50,000 images on 2 threads" in said and "120 s, 3.0 GiB" in said and "not run: 50 products in 100" in said
+
+
+def test_the_first_point_of_a_track_has_nothing_to_start_from():
+    table = measured.tracking({"tracking": [{"loss": 1e-2, "random": 50}, {"loss": 1e-3, "random": 48, "tracked": 44}]})
+    assert table["random"].tolist() == [50, 48] and table["tracked"].tolist() == [None, 44]
