@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hbanalysis import input_verdicts, paper, studies, verdicts
+from hbanalysis import factorial, input_verdicts, paper, studies, verdicts
 from hbanalysis.errors import StoreError
 from hbanalysis.files import write_atomically
 from hbanalysis.frames import scale_order
@@ -55,8 +55,24 @@ def _input_table(rows: Sequence[Row]) -> pd.DataFrame:
     return input_verdicts.table(of["input_curvature"], weight_curvatures(of["spectrum_vs_batch"]))
 
 
+def _factorial_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The second verdict on a claim about the batch size: what remains at a fixed ratio to the learning rate."""
+    found = factorial.table([row for row in rows if row.study == "learning_rate_factorial"])
+    lines = []
+    for line in found.to_dict("records"):
+        text = f"effect of log B on {line['effect of log B on']} at fixed lr / B: {line['at fixed lr / B']}"
+        lines.append(
+            line | {"trained": f"{line['trained']}, fixed lr / B", "found": text, "same direction here": line["here"]}
+        )
+    return pd.DataFrame(lines)
+
+
 # Each returns lines with claim, trained, scale, seeds, verdict, "same direction here", and what was found.
-_TABLES: tuple[Callable[[Sequence[Row]], pd.DataFrame], ...] = (_weight_table, _input_table)
+_TABLES: tuple[Callable[[Sequence[Row]], pd.DataFrame], ...] = (
+    _weight_table,
+    _input_table,
+    _factorial_table,
+)
 
 
 def standings(rows: Iterable[Row]) -> list[Standing]:
@@ -121,7 +137,8 @@ def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
     for line in sorted(lines, key=lambda line: scale_order(line["scale"])):
         direction = line["same direction here"]
         if line["scale"] and line not in deciding and direction and direction != _SILENT:
-            others.setdefault(line["scale"], set()).add(direction)
+            where = line["scale"] + (", fixed lr / B" if line["trained"].endswith(", fixed lr / B") else "")
+            others.setdefault(where, set()).add(direction)
     known = claim.study in studies.names() and (NOTEBOOKS / f"{claim.page}.ipynb").is_file()
     return Standing(
         claim,

@@ -7,6 +7,7 @@ one panel.
 
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
+from hbanalysis.plots.factorial import rate_over_batch
 from hbanalysis.plots.history import training_history
 from hbanalysis.plots.inputs import (
     along_training,
@@ -38,6 +39,7 @@ __all__ = [
     "lines_between",
     "model_spectra",
     "rank_and_doubt",
+    "rate_over_batch",
     "robustness_and_inputs",
     "robustness_vs_batch",
     "spectra",

@@ -5,6 +5,7 @@ from hbanalysis.studies.adversarial_training import AdversarialTraining
 from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Study
 from hbanalysis.studies.input_curvature import InputCurvature
+from hbanalysis.studies.learning_rate_factorial import LearningRateFactorial
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
@@ -13,6 +14,7 @@ __all__ = ["Parameter", "Study", "get", "names"]
 
 _ALL: tuple[Study, ...] = (
     SpectrumVsBatch(),
+    LearningRateFactorial(),
     InputCurvature(),
     AttackReadings(),
     AdversarialTraining(),
