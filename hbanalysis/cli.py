@@ -8,17 +8,22 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hbanalysis import __version__
 from hbanalysis.errors import InputError, NumericalError, StoreError
 
+if TYPE_CHECKING:
+    from hbanalysis.store import Store
+
 # The time budget of a command counts from here, since importing torch takes seconds of it.
 _STARTED = time.monotonic()
 
 # Everything that imports torch is imported by the command that needs it, so that --help answers at once.
+
+_ON_ONE_CARD = 6  # processes that share a GPU: small trainings wait for kernels to start more than for arithmetic
 
 app = typer.Typer(
     help="Compute, inspect, publish and verify the rows of the book.",
@@ -76,8 +81,12 @@ def data_fetch(name: str, root: DataRoot = None) -> None:
 
 @app.command()
 def run(
-    study: str,
+    study: Annotated[str | None, typer.Argument(help="Name of a study; see `hbanalysis status`.")] = None,
+    *,
     scale: Annotated[str, typer.Option(help="Preset: digits, mnist, small, paper.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every study's cells, by what the book lacks most; prints the plan first.")
+    ] = False,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the preset (YAML)."),
@@ -90,34 +99,63 @@ def run(
     store: StorePath = None,
     root: DataRoot = None,
 ) -> int:
-    """Compute the cells of STUDY that the local store lacks; run it again to go on where it stopped."""
-    from hbanalysis import arguments, compute, studies
+    """Compute the cells of STUDY (or --all) that the local store lacks; run it again to go on where it stopped."""
+    from hbanalysis import compute
     from hbanalysis.display import duration
     from hbanalysis.store import Store
 
     _use_data_of(root)
-    chosen = studies.get(study)
-    kinds = {name: arguments.kind_of(one.type) for name, one in chosen.parameters.items()}
-    values = arguments.parse_assignments(overrides or [], kinds, study)
     if time_budget is not None and time_budget <= 0:
         raise InputError(f"The time budget must be positive; given {time_budget:g} seconds.")
+    if (study is None) != everything:
+        raise InputError("Name one study, or say --all; see `hbanalysis status` for the names.")
     place = Store(store)
+    if everything:
+        work, workers = _everything(scale, overrides, place, device, workers)
+    else:
+        work = _cells_of(study or "", scale, overrides)
     outcome = compute.run(
-        [(study, cell) for cell in chosen.cells(scale, **values)],
+        work,
         place,
         device=device,
         workers=workers,
         threads=threads,
         time_budget=time_budget and max(time_budget - (time.monotonic() - _STARTED), 0.001),
         low_priority=low_priority,
+        longest_first=not everything,
     )
     spent = sum(outcome.cpu_seconds.values())
     print(
-        f"{study}, {scale}: {len(outcome.computed)} computed, {len(outcome.present)} there before, "
+        f"{study or 'all studies'}, {scale}: {len(outcome.computed)} computed, {len(outcome.present)} there before, "
         f"{len(outcome.missing)} missing, {len(outcome.failed)} failed; {duration(outcome.elapsed)}, "
         f"{spent:.0f} CPU-seconds; store {place.root}"
     )
     return outcome.exit_code
+
+
+def _cells_of(study: str, scale: str, overrides: list[str] | None) -> list[tuple[str, Any]]:
+    from hbanalysis import arguments, studies
+
+    chosen = studies.get(study)
+    kinds = {name: arguments.kind_of(one.type) for name, one in chosen.parameters.items()}
+    values = arguments.parse_assignments(overrides or [], kinds, study)
+    return [(study, cell) for cell in chosen.cells(scale, **values)]
+
+
+def _everything(
+    scale: str, overrides: list[str] | None, store: "Store", device: str | None, workers: int | None
+) -> tuple[list[tuple[str, Any]], int]:
+    from hbanalysis import agenda, compute
+    from hbanalysis.store import published
+
+    if overrides:
+        raise InputError("--set goes with one study; given --all.")
+    cuda = compute.uses_cuda(device)
+    count = workers or (_ON_ONE_CARD if cuda else max(1, len(os.sched_getaffinity(0))))
+    done = (row.key for row in published().rows())
+    plan = agenda.plan(scale, store, device or ("cuda" if cuda else "cpu"), count, done)
+    print(plan, file=sys.stderr, flush=True)
+    return plan.work, count
 
 
 @app.command()
@@ -221,8 +259,7 @@ def publish(
         changed = [row for row in rows if known.get((row.study, row.key)) != row]
         publish(changed)
         print(f"{len(changed)} rows published, {len(rows) - len(changed)} were published before.")
-        if scoreboard.update_readme(scoreboard.README, scoreboard.standings(published().rows())):
-            print(f"The table of claims in {scoreboard.README.name} changed.")
+        scoreboard.refresh_readme()
     if notebooks:
         changed_notebooks = runner.publish(progress=sys.stderr.isatty())
         print("Notebooks changed: " + (", ".join(path.name for path in changed_notebooks) or "none"))

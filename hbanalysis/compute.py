@@ -87,9 +87,10 @@ def run(
     threads: int = 1,
     time_budget: float | None = None,
     low_priority: bool = False,
+    longest_first: bool = True,
     show: bool | None = None,
 ) -> Outcome:
-    """Compute the cells that the store lacks, longest first.
+    """Compute the cells that the store lacks.
 
     Args:
         tasks: Pairs of a study's name and one of its cells; a cell given twice is computed once.
@@ -99,6 +100,7 @@ def run(
         threads: Threads of each process.
         time_budget: Wall seconds after which cells stop at a safe point; ``None`` means no limit.
         low_priority: Compute at the lowest priority of the operating system.
+        longest_first: Start with the longest cells, which keeps all workers busy to the end; else in the order given.
         show: ``False`` for no output on standard error.
 
     Raises:
@@ -122,6 +124,8 @@ def run(
             outcome.failed.append(Failure(task, str(error)))
             if show is not False:
                 print(f"{task.study}, {task.label}: FAILED: {error}", file=sys.stderr)
+    if longest_first:
+        todo.sort(key=lambda task: -task.cost)
     if todo:
         _require_writable(store.root)
         cuda = uses_cuda(device)
@@ -184,7 +188,7 @@ class _Schedule:
         display: Display,
         deadline: float | None,
     ) -> None:
-        self._pending = sorted(todo, key=lambda task: -task.cost)
+        self._pending = list(todo)
         self._elsewhere: list[Task] = []
         self._store, self._options, self._outcome, self._display = store, options, outcome, display
         self._deadline = deadline

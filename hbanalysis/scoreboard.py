@@ -3,6 +3,7 @@
 The front page and the README show this one table; both are made from the published rows.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from hbanalysis.errors import StoreError
 from hbanalysis.files import write_atomically
 from hbanalysis.frames import scale_order
 from hbanalysis.input_tables import weight_curvatures
-from hbanalysis.store import Row
+from hbanalysis.store import PUBLISHED_VARIABLE, Row, published
 
 _ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, README = _ROOT / "notebooks", _ROOT / "README.md"
@@ -123,6 +124,13 @@ def update_readme(path: Path, found: Sequence[Standing]) -> bool:
     if changed != text:
         write_atomically(path, changed)
     return changed != text
+
+
+def refresh_readme() -> bool:
+    """Bring the project's README up to its published rows; rows published elsewhere and other installs leave it."""
+    if os.environ.get(PUBLISHED_VARIABLE) or not README.is_file():
+        return False
+    return update_readme(README, standings(published().rows()))
 
 
 def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
