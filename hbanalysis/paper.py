@@ -215,3 +215,21 @@ def criteria() -> Criteria:
         attack_reading=data["attack_reading"],
         pilot=data["pilot"],
     )
+
+
+def noted() -> pd.DataFrame:
+    """The printed lines of the paper's tables in which something looks wrong: one line a table and note.
+
+    Example:
+        >>> noted()["table"].unique().tolist()
+        ['Table 1', 'Table 2', 'Table 3']
+    """
+    lines: dict[tuple[str, str], list[str]] = {}
+    for name, frame in tables().items():
+        for row in frame[frame["note"] != ""].to_dict("records"):
+            which = row.get("model") or " ".join(filter(None, (row.get("network"), f"B = {row.get('batch_size')}")))
+            for note in row["note"].split("; ") if name == "table1" else [row["note"]]:
+                lines.setdefault((f"Table {name[-1]}", note), []).append(which)
+    return pd.DataFrame(
+        [{"table": table, "lines": ", ".join(which), "what": note} for (table, note), which in lines.items()]
+    )

@@ -30,10 +30,13 @@ def test_presets_hold_what_they_promise():
     mnist = STUDY.cells("mnist")
     assert [c.training.batch_size for c in mnist] == [64, 256, 1024]
     assert all(c.training.train_samples is None for c in mnist)
-    assert {(c.training.network, c.training.dataset) for c in STUDY.cells("paper")} == {
-        ("C1", "cifar10"),
-        ("C2", "cifar10"),
-        ("M1", "mnist"),
+    assert {(c.training.network, c.training.dataset, c.training.activation) for c in STUDY.cells("paper")} == {
+        ("C1", "cifar10", "relu"),
+        ("C1", "cifar10", "softplus(20)"),
+        ("C1", "cifar10", "elu(1)"),
+        ("C2", "cifar10", "relu"),
+        ("CR", "cifar100", "relu"),
+        ("M1", "mnist", "relu"),
     }
     assert all(c.training.target_loss == 1e-3 for scale in STUDY.scales for c in STUDY.cells(scale))
 

@@ -76,6 +76,7 @@ _CIFAR_EPSILONS = (0.02, 0.01)
 _M1 = TrainingConfig("mnist", "M1", 64)
 _C1 = TrainingConfig("cifar10", "C1", 128)
 _C2 = TrainingConfig("cifar10", "C2", 256)
+_CR = TrainingConfig("cifar100", "CR", 64)
 PRESETS: dict[str, tuple[Block, ...]] = {
     "tiny": (
         Block(
@@ -104,6 +105,11 @@ PRESETS: dict[str, tuple[Block, ...]] = {
         ),
         Block(_C2, (256, 512, 1024, 2048), (0, 1, 2), Measure(epsilons=_CIFAR_EPSILONS)),
         Block(_M1, (64, 128, 256, 512, 1024, 2048), (0, 1, 2, 3, 4), Measure()),
+        Block(_CR, (64, 128, 256, 512), (0, 1, 2), Measure(epsilons=_CIFAR_EPSILONS)),
+        *(
+            Block(replace(_C1, activation=name), (128, 256, 512, 1024, 2048), (0, 1, 2), Measure(epsilons=(0.02,)))
+            for name in ("softplus(20)", "elu(1)")
+        ),
     ),
 }
 
