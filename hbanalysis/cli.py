@@ -16,6 +16,7 @@ from hbanalysis import __version__
 from hbanalysis.errors import InputError, NumericalError, StoreError
 
 if TYPE_CHECKING:
+    from hbanalysis.archive import Contents
     from hbanalysis.store import Store
 
 # The time budget of a command counts from here, since importing torch takes seconds of it.
@@ -35,6 +36,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="List and fetch data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+archive_app = typer.Typer(help="Rows with their checkpoints in one file.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(archive_app, name="archive")
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:0, ...; default: cuda where present.")]
 StorePath = Annotated[
@@ -263,6 +266,40 @@ def publish(
     if notebooks:
         changed_notebooks = runner.publish(progress=sys.stderr.isatty())
         print("Notebooks changed: " + (", ".join(path.name for path in changed_notebooks) or "none"))
+
+
+@archive_app.command("write")
+def archive_write(
+    target: Path,
+    study: Annotated[list[str] | None, typer.Option(help="Studies; default: all.")] = None,
+    scale: Annotated[list[str] | None, typer.Option(help="Scale labels; default: all.")] = None,
+    store: StorePath = None,
+) -> None:
+    """Write rows of the local store with the checkpoints behind them into the file TARGET."""
+    from hbanalysis import archive, studies
+    from hbanalysis.store import Store
+
+    place = Store(store)
+    names = [studies.get(name).name for name in study or studies.names()]
+    rows = [row for name in names for row in place.rows(name) if not scale or row.scale in scale]
+    _say_archive(target, archive.write(target, place, rows))
+
+
+@archive_app.command("read")
+def archive_read(
+    source: Path,
+    sha256: Annotated[str | None, typer.Option(help="What the file should be; its beginning is enough.")] = None,
+    store: StorePath = None,
+) -> None:
+    """Check the archive SOURCE and put its rows and checkpoints into the local store."""
+    from hbanalysis import archive
+    from hbanalysis.store import Store
+
+    _say_archive(source, archive.read(source, Store(store), sha256))
+
+
+def _say_archive(path: Path, found: "Contents") -> None:
+    print(f"{path}: {len(found.rows)} rows, {found.checkpoints} trainings, sha256 {found.sha256}")
 
 
 @app.command()

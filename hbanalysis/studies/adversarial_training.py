@@ -102,6 +102,11 @@ class AdversarialTraining(Study):
         measure = changed(_MEASURES.get(scale, RobustMeasure()), chosen)
         return list(dict.fromkeys(RobustCell(*family, measure) for family in families(scale, chosen)))
 
+    def trainings(self, cell: Cell) -> list[str]:
+        """Return the keys of the original model's checkpoints and of those of its six copies."""
+        copies = [cell.robust.key(cell.training, cell.adversary, name) for name in MODELS[1:]]
+        return [cell.training.key, *copies]
+
     def label(self, cell: Cell) -> str:
         """Return network, data set, reading and seed."""
         t = cell.training

@@ -91,6 +91,10 @@ class Study(ABC):
         """
         return from_data(self.cell_type, config, f"configuration of {self.name}")
 
+    def trainings(self, cell: Cell) -> list[str]:
+        """Return the keys of the checkpoints that a cell's row rests on."""
+        return [cell.training.key]
+
     @abstractmethod
     def label(self, cell: Cell) -> str:
         """Return a short name for progress bars and tables."""

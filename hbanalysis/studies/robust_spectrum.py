@@ -99,6 +99,11 @@ class RobustSpectrum(Study):
         found = [SpectrumCell(*family, measure, model) for family in families(scale, chosen) for model in models]
         return list(dict.fromkeys(found))
 
+    def trainings(self, cell: Cell) -> list[str]:
+        """Return the keys of the original model's checkpoints and of those of the copy that is measured."""
+        copies = [] if cell.model == ORIGINAL else [cell.robust.key(cell.training, cell.adversary, cell.model)]
+        return [cell.training.key, *copies]
+
     def label(self, cell: Cell) -> str:
         """Return network, data set, model and seed."""
         t = cell.training
