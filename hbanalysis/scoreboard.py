@@ -33,7 +33,7 @@ class Standing:
         found: What was measured at the paper's scale, one text a network; empty where nothing was.
         outcome: The verdict, one a network where they differ.
         elsewhere: Whether smaller scales show the same direction, by scale.
-        command: Computes the rows that decide; empty where the claim has no study and page yet.
+        study: Computes the rows that decide; empty where the claim has no study and page yet.
     """
 
     claim: paper.Claim
@@ -41,7 +41,7 @@ class Standing:
     found: tuple[str, ...]
     outcome: str
     elsewhere: tuple[str, ...]
-    command: str
+    study: str
 
 
 def _weight_table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -90,7 +90,7 @@ def standings(rows: Iterable[Row]) -> list[Standing]:
 
 def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> str:
     """Return the table as Markdown; ``link`` gives the reference to a claim's page."""
-    head = ["claim", "in the paper", "here, at the paper's scale", "verdict", "smaller scales", "page", "command"]
+    head = ["claim", "in the paper", "here, at the paper's scale", "verdict", "smaller scales", "page", "study"]
     lines = [head, ["---"] * len(head)]
     for one in found:
         lines.append(
@@ -100,8 +100,8 @@ def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> s
                 "; ".join(one.found) or "–",
                 one.outcome,
                 "; ".join(one.elsewhere) or "–",
-                link(one.claim) if one.command else "–",
-                f"`{one.command}`" if one.command else "–",
+                link(one.claim) if one.study else "–",
+                f"`{one.study}`" if one.study else "–",
             ]
         )
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -156,7 +156,7 @@ def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
         tuple(
             f"{scale}: {directions.pop() if len(directions) == 1 else 'mixed'}" for scale, directions in others.items()
         ),
-        f"hbanalysis run {claim.study} --scale paper" if known else "",
+        claim.study if known else "",
     )
 
 

@@ -34,10 +34,10 @@ def test_networks_that_disagree_are_named():
     assert "M1 on MNIST: reproduced" in outcome and "M1 on CIFAR-10: undecided" in outcome
 
 
-def test_a_claim_without_a_page_has_no_command(tmp_path, monkeypatch):
-    assert _by_claim([])["K1"].command == "hbanalysis run spectrum_vs_batch --scale paper"
+def test_a_claim_without_a_page_has_no_study(tmp_path, monkeypatch):
+    assert _by_claim([])["K1"].study == "spectrum_vs_batch"
     monkeypatch.setattr(scoreboard, "NOTEBOOKS", tmp_path)
-    assert not any(one.command for one in scoreboard.standings([]))
+    assert not any(one.study for one in scoreboard.standings([]))
 
 
 def test_the_readme_holds_the_table_of_the_published_rows(tmp_path):
