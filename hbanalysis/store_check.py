@@ -175,9 +175,12 @@ def _phases(path: Path, report: Report) -> None:
 
 def _readable(path: Path, report: Report) -> None:
     try:
-        checkpoints.load(path)
+        _, notes = checkpoints.load(path)
     except StoreError as error:
         report.damaged[path] = str(error)
+        return
+    if path.name == training.RESUME and set(notes) != training.STATE_NOTES:
+        report.damaged[path] = "foreign: no state of a training"
 
 
 def _strangers(store: Store, report: Report) -> None:

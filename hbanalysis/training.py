@@ -33,6 +33,7 @@ MICRO_BATCH = {"cpu": 256}
 EPOCH_END = "epoch-end"
 RECORD = "training.json"
 RESUME = "resume.safetensors"
+STATE_NOTES = {"record", "place"}  # of a state to resume from
 
 Progress = Callable[[float], None]
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -316,6 +317,8 @@ class _Run:
             ) from error
 
     def _take(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
+        if set(notes) != STATE_NOTES:
+            raise KeyError(f"its notes are {', '.join(sorted(notes)) or 'none'}")
         self.record = Record(**notes["record"])
         for name, value in notes["place"].items():
             setattr(self, name, value)
