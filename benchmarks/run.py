@@ -164,7 +164,7 @@ def measure(repeats: int, matrix: Path | None) -> dict[str, Any]:
 def _dense(task: Task, path: Path | None) -> Tensor:
     """Return the dense Hessian, from a file if it is there."""
     if path is not None and path.exists():
-        return torch.load(path)
+        return torch.load(path, weights_only=True)
     H = costs.dense_hessian(digits_net.trained(), task.images, task.labels)
     H = (H + H.T) / 2
     if path is not None:

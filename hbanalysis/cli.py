@@ -38,6 +38,8 @@ data_app = typer.Typer(help="List and fetch data sets.", no_args_is_help=True, r
 app.add_typer(data_app, name="data")
 archive_app = typer.Typer(help="Rows with their checkpoints in one file.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(archive_app, name="archive")
+store_app = typer.Typer(help="Look after the local store.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(store_app, name="store")
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:0, ...; default: cuda where present.")]
 StorePath = Annotated[
@@ -80,6 +82,23 @@ def data_fetch(name: str, root: DataRoot = None) -> None:
     from hbanalysis import data
 
     print(f"{name} is in {data.fetch(name, root)}")
+
+
+@store_app.command("verify")
+def store_verify(
+    store: StorePath = None,
+    book: Annotated[bool, typer.Option("--published", help="Check the published rows instead.")] = False,
+    root: DataRoot = None,
+) -> int:
+    """Check every row, checkpoint, piece of unfinished work and data file by its checksum; name what is damaged."""
+    from hbanalysis import data, store_check
+    from hbanalysis.store import Store, published
+
+    # A data folder that nobody named need not exist.
+    where = root or (data.root() if data.root().is_dir() and not book else None)
+    report = store_check.check(published() if book else Store(store), where)
+    print(report.text())
+    return report.exit_code
 
 
 @app.command()

@@ -21,6 +21,7 @@ from hbanalysis import studies
 from hbanalysis.child import Child, Task
 from hbanalysis.display import Display, duration
 from hbanalysis.errors import InputError, StoreError
+from hbanalysis.files import PART, sweep
 from hbanalysis.store import Store
 
 # A worker that does not reach a safe point in this many seconds after Ctrl-C is killed; its last checkpoint
@@ -90,7 +91,7 @@ def run(
     longest_first: bool = True,
     show: bool | None = None,
 ) -> Outcome:
-    """Compute the cells that the store lacks.
+    """Compute the cells that the store lacks; what killed processes left half-written is removed.
 
     Args:
         tasks: Pairs of a study's name and one of its cells; a cell given twice is computed once.
@@ -112,6 +113,7 @@ def run(
         if number is not None and number <= 0:
             raise InputError(f"{name} must be positive; given {number}.")
     outcome = Outcome()
+    sweep(store.root)
     wanted: dict[str, Task] = {}
     for name, cell in tasks:
         task = Task.of(studies.get(name), cell)
@@ -166,9 +168,9 @@ def uses_cuda(device: str | None) -> bool:
 def _require_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable-{os.getpid()}"
+        probe = root / f".writable-{os.getpid()}{PART}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have swept it
     except OSError as error:
         raise InputError(
             f"The store {root} cannot be written: {error.strerror}. Name another folder with --store or "

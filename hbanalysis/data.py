@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from hbanalysis import data_files
 from hbanalysis.errors import InputError, MissingDataError, unknown_name
 from hbanalysis.folders import user_cache
 
@@ -90,8 +91,11 @@ def root(given: str | Path | None = None) -> Path:
 
 
 def available(name: str, folder: str | Path | None = None) -> bool:
-    """Tell whether every split of a data set can be loaded without a download."""
-    return all(_present(describe(name), split, root(folder)) for split in describe(name).splits)
+    """Tell whether every split of a data set can be loaded without a download: all there, and as published."""
+    description, where = describe(name), root(folder)
+    if description.loader is not None and data_files.damaged(description.loader, where):
+        return False
+    return all(_present(description, split, where) for split in description.splits)
 
 
 def load(
@@ -112,7 +116,7 @@ def load(
         device: The device of both tensors; ``None`` means the CPU.
 
     Raises:
-        InputError: Unknown name or split, or ``samples`` outside 1..N.
+        InputError: Unknown name or split, ``samples`` outside 1..N, or files that are not the published ones.
         MissingDataError: The files are not there; names the folder and the command that gets them.
 
     Example:
@@ -130,6 +134,14 @@ def load(
     if description.loader is None:
         images, labels = _digits(split)
     else:
+        # First of all: some of these files are pickles, which must not be opened unless they are the published ones.
+        wrong = data_files.damaged(description.loader, where, split)
+        if wrong:
+            listed = "; ".join(f"{path} ({what})" for path, what in wrong.items())
+            raise InputError(
+                f"Files of the data set {name!r} are not the published ones: {listed}. Delete them and get them again "
+                f"with `hbanalysis data fetch {name}`."
+            )
         if not _present(description, split, where):
             raise MissingDataError(
                 f"The data set {name!r} ({split}) is not in {where}. Get it with `hbanalysis data fetch {name}`, "

@@ -5,6 +5,7 @@ releases it; a lock file left behind is therefore never taken for a lock. The fi
 id for messages only.
 """
 
+import contextlib
 import fcntl
 import os
 import time
@@ -88,9 +89,11 @@ class KeyLock:
         if not current:
             os.close(file)
             return False
-        os.ftruncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
         self._file = file
+        # On a full disk the lock holds all the same; only messages read the number.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
+            os.write(file, str(os.getpid()).encode())
         return True
 
     def __enter__(self) -> "KeyLock":

@@ -26,7 +26,7 @@ from nbformat import NotebookNode
 
 from hbanalysis import __version__, arguments
 from hbanalysis.errors import InputError, StoreError, unknown_name
-from hbanalysis.files import write_atomically
+from hbanalysis.files import sweep, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = "hbanalysis"
@@ -239,6 +239,7 @@ def publish(chosen: Iterable[str] = (), *, progress: bool = False) -> list[Path]
         NotebookError: A cell failed, or one wrote to standard error, which would fail the build of the site.
     """
     changed = []
+    sweep(folder())
     for path in [find(name) for name in chosen] or [folder() / f"{name}.ipynb" for name in names()]:
         run = execute(path, progress=progress)
         words = [output.text for cell in run.cells for output in cell.get("outputs", []) if _is_error_stream(output)]

@@ -89,7 +89,7 @@ class Page:
         Args:
             figure_data: The data of every figure of the page, by the figure's name.
         """
-        rows = sorted(row.to_json() for row in self.rows)
+        rows = sorted(row.to_json(schema=1) for row in self.rows)
         print(f"rows     {len(rows):6d}  {_sha(rows)}")
         for name, data in figure_data.items():
             print(f"figure   {name}  {_sha(plain(data))}")

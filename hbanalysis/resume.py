@@ -38,14 +38,14 @@ def keeping(space: KrylovSpace, path: str | Path | None) -> Iterator[Callable[[]
     def after() -> None:
         nonlocal last
         if time.monotonic() - last >= INTERVAL:
-            checkpoints.save(file, space.state())
+            checkpoints.save(file, space.state(), sealed=True)
             last = time.monotonic()
 
     try:
         yield after
     except BaseException:
         if space.size:
-            checkpoints.save(file, space.state())
+            checkpoints.save(file, space.state(), sealed=True)
         raise
     file.unlink(missing_ok=True)
 

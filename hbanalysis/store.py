@@ -2,24 +2,39 @@
 
 A row is one computed cell: its configuration, its values and where they came from. The key hashes study, revision and
 configuration, so the same cell asked twice is computed once. Every write goes to a temporary file that is renamed.
+
+A row's file carries its schema. Schema 2 has a checksum of everything else in the row, so that an edited value is
+found; schema 1, which had none, is still read.
 """
 
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hbanalysis.errors import InputError, StoreError
-from hbanalysis.files import digest, write_atomically
+from hbanalysis.files import digest, sweep, write_atomically
 from hbanalysis.folders import user_cache
 
-SCHEMA = 1
+SCHEMA = 2
+SCHEMAS = (1, SCHEMA)  # those that can be read
 STORE_VARIABLE = "HBANALYSIS_STORE"
 PUBLISHED_VARIABLE = "HBANALYSIS_PUBLISHED"
-_FIELDS = ("study", "scale", "revision", "key", "config", "values", "provenance")
+_FIELDS = {
+    "study": str,
+    "scale": str,
+    "revision": int,
+    "key": str,
+    "config": dict,
+    "values": dict,
+    "provenance": dict,
+}
+# Studies and keys become names of files and folders: no separators, no dots, so that none leads out of the store.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,20 @@ class Row:
     provenance: dict[str, Any]
     origin: str = field(default="here", compare=False)
 
-    def to_json(self) -> str:
+    def to_json(self, schema: int = SCHEMA) -> str:
         """Return the row as text with sorted keys.
+
+        Args:
+            schema: 2, with the checksum, as files are written; 1, without it, is what pages print digests of.
 
         Raises:
             StoreError: A value is not finite; rows hold ``null`` instead.
         """
-        body = {"schema": SCHEMA, **{name: getattr(self, name) for name in _FIELDS}}
+        body = {name: getattr(self, name) for name in _FIELDS}
         try:
-            return json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n"
+            if schema > 1:
+                body["sha256"] = digest(body)
+            return json.dumps({"schema": schema, **body}, indent=1, sort_keys=True, allow_nan=False) + "\n"
         except ValueError as error:
             raise StoreError(f"Row {self.study}/{self.key} holds a number that is not finite: {error}") from error
 
@@ -63,29 +83,59 @@ class Row:
         """Read a row back; ``where`` names its file in errors.
 
         Raises:
-            StoreError: Truncated or foreign text, an unknown schema, or a key that does not fit the configuration.
+            StoreError: Truncated, edited or foreign text, an unknown schema, a key that does not fit the
+                configuration, or a name that would lead out of the store.
         """
         try:
-            body = json.loads(text)
-        except json.JSONDecodeError as error:
+            body = json.loads(text, parse_constant=_number, parse_float=_number)
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{where} is not a complete row ({error}). Delete it; the cell is computed again."
             ) from error
-        if not isinstance(body, dict) or body.get("schema") != SCHEMA:
-            found = body.get("schema") if isinstance(body, dict) else type(body).__name__
-            raise StoreError(f"{where} has row schema {found!r}; this version reads schema {SCHEMA}.")
-        missing = [name for name in _FIELDS if name not in body]
+        schema = body.get("schema") if isinstance(body, dict) else type(body).__name__
+        if not isinstance(body, dict) or type(schema) is not int or schema not in SCHEMAS:
+            known = " and ".join(map(str, SCHEMAS))
+            raise StoreError(f"{where} has row schema {schema!r}; this version reads schemas {known}.")
+        missing = [name for name in (*_FIELDS, *(["sha256"] if schema > 1 else [])) if name not in body]
         if missing:
             raise StoreError(f"{where} is not a row: it lacks {', '.join(missing)}.")
+        for name, kind in _FIELDS.items():
+            if type(body[name]) is not kind:
+                found = type(body[name]).__name__
+                raise StoreError(f"{where} is not a row: {name} must be {kind.__name__}, and is {found}.")
+        for name in ("study", "key"):
+            if not _NAME.fullmatch(body[name]):
+                raise StoreError(f"{where}: {name} {body[name]!r} is no plain name and could lead out of the store.")
         row = cls(**{name: body[name] for name in _FIELDS})
         if row.key != row_key(row.study, row.revision, row.config):
             raise StoreError(f"{where}: the key {row.key} does not fit its configuration; it was edited.")
+        if schema > 1 and body["sha256"] != digest({name: body[name] for name in _FIELDS}):
+            raise StoreError(
+                f"{where}: the checksum does not fit its content; it was edited. Delete it; the cell is computed again."
+            )
         return row
 
 
 def row_key(study: str, revision: int, config: Mapping[str, Any]) -> str:
     """Return the first 20 hexadecimal digits of the SHA-256 of study, revision and configuration."""
     return digest({"study": study, "revision": revision, "config": config})[:20]
+
+
+def plain_name(kind: str, name: str) -> str:
+    """Return a name that becomes part of a path in the store.
+
+    Raises:
+        InputError: It has a separator, a dot or anything else but letters, digits, ``_`` and ``-``.
+
+    Example:
+        >>> plain_name("key", "0058dd802cbf410ac33f")
+        '0058dd802cbf410ac33f'
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"The {kind} {name!r} could lead out of the store. Use letters, digits, '_' and '-' only, at most 100."
+        )
+    return name
 
 
 def finite(data: Any) -> Any:
@@ -112,12 +162,17 @@ class Store:
         self.root = Path(root or os.environ.get(STORE_VARIABLE) or user_cache() / "store").absolute()
 
     @property
-    def _rows(self) -> Path:
+    def row_folder(self) -> Path:
+        """The folder of the rows, one folder a study below it."""
         return self.root / "rows"
 
     def path(self, study: str, key: str) -> Path:
-        """Return where a row lies or would lie."""
-        return self._rows / study / f"{key}.json"
+        """Return where a row lies or would lie.
+
+        Raises:
+            InputError: A name that could lead out of the store.
+        """
+        return self.row_folder / plain_name("study", study) / f"{plain_name('key', key)}.json"
 
     def has(self, study: str, key: str) -> bool:
         """Tell whether a row is there, without reading it."""
@@ -130,7 +185,7 @@ class Store:
             StoreError: The file is truncated, edited or foreign; names it.
         """
         path = self.path(study, key)
-        return self._read(path) if path.is_file() else None
+        return self.read(path) if path.is_file() else None
 
     def put(self, row: Row) -> Path:
         """Write a row and return its path.
@@ -148,17 +203,23 @@ class Store:
         Raises:
             StoreError: A file is truncated, edited or foreign; names it.
         """
-        return [self._read(path) for path in sorted(self._rows.glob(f"{study or '*'}/*.json"))]
+        folder = "*" if study is None else plain_name("study", study)
+        return [self.read(path) for path in sorted(self.row_folder.glob(f"{folder}/*.json"))]
 
     def checkpoint_folder(self, key: str) -> Path:
         """Return the folder of one training's checkpoints (made when written to)."""
-        return self.root / "checkpoints" / key
+        return self.root / "checkpoints" / plain_name("key", key)
 
     def work_folder(self, key: str) -> Path:
         """Return the folder of one cell's unfinished work (made when written to)."""
-        return self.root / "work" / key
+        return self.root / "work" / plain_name("key", key)
 
-    def _read(self, path: Path) -> Row:
+    def read(self, path: Path) -> Row:
+        """Read the row in a file of this store.
+
+        Raises:
+            StoreError: The file is truncated, edited, foreign or not where its row belongs; names it.
+        """
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -179,7 +240,8 @@ class PublishedRows(Store):
         super().__init__(root or os.environ.get(PUBLISHED_VARIABLE) or beside)
 
     @property
-    def _rows(self) -> Path:
+    def row_folder(self) -> Path:
+        """The folder of the rows: the root itself."""
         return self.root
 
     def put(self, row: Row) -> Path:
@@ -189,6 +251,13 @@ class PublishedRows(Store):
             StoreError: Always.
         """
         raise StoreError(f"{self.root} holds published rows; use `hbanalysis publish` for {row.key}.")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 def default_store() -> Store:
@@ -202,7 +271,7 @@ def published() -> PublishedRows:
 
 
 def publish(rows: Iterable[Row], root: Path | str | None = None) -> list[Path]:
-    """Write rows into the book and return their paths.
+    """Write rows into the book and return their paths; what a killed publish left unfinished is removed first.
 
     Raises:
         InputError: A row whose label is ``tiny``, made for tests.
@@ -213,6 +282,7 @@ def publish(rows: Iterable[Row], root: Path | str | None = None) -> list[Path]:
         if row.scale == "tiny":
             raise InputError(f"Row {row.key} has the scale 'tiny', made for tests; it is not published.")
     book = PublishedRows(root)
+    sweep(book.root)
     paths = []
     for row in chosen:
         path = book.path(row.study, row.key)

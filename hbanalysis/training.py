@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from hbanalysis import checkpoints, networks
 from hbanalysis.data import Samples
 from hbanalysis.errors import StoreError, require
 from hbanalysis.evaluation import evaluate
-from hbanalysis.files import write_atomically
+from hbanalysis.files import digest, write_atomically
 from hbanalysis.schedules import learning_rate
 from hbanalysis.training_config import TrainingConfig
 
@@ -30,6 +31,9 @@ NEAR = 1.3  # the whole set is measured once the running loss is expected below 
 SAVE_EVERY = 60.0  # seconds between states kept for resuming
 MICRO_BATCH = {"cpu": 256}
 EPOCH_END = "epoch-end"
+RECORD = "training.json"
+RESUME = "resume.safetensors"
+STATE_NOTES = {"record", "place"}  # of a state to resume from
 
 Progress = Callable[[float], None]
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -105,30 +109,50 @@ def train(
         len(samples) == config.samples,
         f"The configuration asks for {config.samples} training samples; given {len(samples)}.",
     )
-    done = folder / "training.json"
+    done = folder / RECORD
     if done.is_file():
+        (folder / RESUME).unlink(missing_ok=True)  # left by a process that was killed between its last two steps
         return load_record(folder)
     run = _Run(config, samples, folder, perturb)
     if start is not None:
         checkpoints.restore(run.model, start)
     run.resume()
     run.loop(progress or (lambda fraction: None))
-    write_atomically(done, json.dumps(asdict(run.record), indent=1, sort_keys=True) + "\n")
+    body = {"key": folder.name, **asdict(run.record)}
+    body["sha256"] = digest(body, allow_nan=True)
+    write_atomically(done, json.dumps(body, indent=1, sort_keys=True) + "\n")
     run.resume_path.unlink(missing_ok=True)
     return run.record
 
 
-def load_record(folder: Path) -> Record:
+def load_record(folder: Path, *, check: bool = True) -> Record:
     """Return the record of a finished training.
 
+    Args:
+        folder: Its checkpoints.
+        check: Compare the checkpoints with the SHA-256 that the record has of each.
+
     Raises:
-        StoreError: It is not there or damaged.
+        StoreError: The record or a checkpoint is not there, was edited or is of another kind; names the file.
     """
-    path = folder / "training.json"
+    path = folder / RECORD
     try:
-        return Record(**json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        seal = body.pop("sha256", None)
+        if seal is not None and seal != digest(body, allow_nan=True):
+            raise ValueError("its checksum does not fit; it was edited")
+        body.pop("key", None)
+        record = Record(**body)
+        sums = [(folder / f"{name}.safetensors", expected) for name, expected in record.checkpoints.items()]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"Cannot read {path}: {error}. Delete {folder} to train again.") from error
+    for file, expected in sums:
+        if file.parent != folder:
+            raise StoreError(f"{path} names a checkpoint outside its folder: {file}. Delete {folder} to train again.")
+        if check and not (file.is_file() and checkpoints.sha256(file) == expected):
+            what = "does not fit the SHA-256 in its record; it was edited" if file.is_file() else "is missing"
+            raise StoreError(f"The checkpoint {file} {what}. Delete {folder} to train again.")
+    return record
 
 
 class _Run:
@@ -145,7 +169,7 @@ class _Run:
         self.count = 0
         self.epoch_total, self.epoch_count = 0.0, 0
         self.previous: float | None = None
-        self.resume_path = folder / "resume.safetensors"
+        self.resume_path = folder / RESUME
         self.steps = math.ceil(config.samples / config.batch_size)
         self.marks = {math.ceil(quarter * self.steps / 4): quarter for quarter in (1, 2, 3, 4)}
         micro = config.ghost_batch if networks.has_batch_norm(self.model) else None
@@ -278,13 +302,23 @@ class _Run:
         place = {
             name: getattr(self, name) for name in ("epoch", "step", "count", "epoch_total", "epoch_count", "previous")
         }
-        checkpoints.save(self.resume_path, tensors, {"record": asdict(self.record), "place": place})
+        checkpoints.save(self.resume_path, tensors, {"record": asdict(self.record), "place": place}, sealed=True)
 
     def resume(self) -> None:
         """Go to where an interrupted run stopped, if there was one."""
         if not self.resume_path.is_file():
             return
         tensors, notes = checkpoints.load(self.resume_path)
+        try:
+            self._take(tensors, notes)
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise StoreError(
+                f"{self.resume_path} is no state of this training: {error}. Delete it to train from the beginning."
+            ) from error
+
+    def _take(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
+        if set(notes) != STATE_NOTES:
+            raise KeyError(f"its notes are {', '.join(sorted(notes)) or 'none'}")
         self.record = Record(**notes["record"])
         for name, value in notes["place"].items():
             setattr(self, name, value)

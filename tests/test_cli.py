@@ -20,7 +20,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_names_every_command(capsys: Captured):
     assert cli._run(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in ("data", "run", "status", "notebook", "book", "publish", "verify", "export"):
+    for name in ("data", "run", "status", "notebook", "book", "publish", "verify", "export", "store"):
         assert f"  {name} " in out
     assert "130" in out
 

@@ -91,7 +91,7 @@ def test_two_processes_equal_one(tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     alone = quantities()
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, truth in alone.items():
         assert torch.equal(first[name], second[name]), name
         assert (first[name] - truth).abs().max() <= 1e-12 * truth.abs().max(), name

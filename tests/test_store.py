@@ -53,10 +53,18 @@ def test_finite_replaces_what_json_has_no_number_for():
     [
         (lambda text: text[: len(text) // 2], "not a complete row"),
         (lambda text: "", "not a complete row"),
-        (lambda text: text.replace('"schema": 1', '"schema": 99'), "row schema 99; this version reads schema 1"),
+        (lambda text: text.replace('"schema": 2', '"schema": 99'), "row schema 99; this version reads schemas 1 and 2"),
+        (lambda text: text.replace('"schema": 2', '"schema": true'), "row schema True"),
         (lambda text: "[1, 2]", "row schema 'list'"),
         (lambda text: text.replace('"values"', '"valves"'), "lacks values"),
         (lambda text: text.replace('"seed": 0', '"seed": 7'), "does not fit its configuration"),
+        (lambda text: text.replace('"x": 0.5', '"x": 0.6'), "checksum does not fit"),
+        (lambda text: text.replace('"device": "cpu"', '"device": "cuda"'), "checksum does not fit"),
+        (lambda text: text.replace('"sha256"', '"sha255"'), "lacks sha256"),
+        (lambda text: text.replace('"x": 0.5', '"x": NaN'), "NaN is not finite"),
+        (lambda text: text.replace('"x": 0.5', '"x": 1e999'), "1e999 is not finite"),
+        (lambda text: text.replace('"revision": 1', '"revision": "1"'), "revision must be int, and is str"),
+        (lambda text: "[" * 100_000, "not a complete row"),
     ],
 )
 def test_damaged_rows_are_named(tmp_path, damage, message):
@@ -68,6 +76,14 @@ def test_damaged_rows_are_named(tmp_path, damage, message):
     assert str(path) in str(caught.value)
     with pytest.raises(StoreError):
         box.rows()
+
+
+def test_a_row_of_schema_1_is_read_and_has_the_same_key(tmp_path):
+    box = Store(tmp_path)
+    old = json.loads(row().to_json(schema=1))
+    assert old["schema"] == 1 and "sha256" not in old
+    box.put(row()).write_text(json.dumps(old))
+    assert box.get("s", row().key) == row()
 
 
 def test_a_renamed_row_is_named(tmp_path):
