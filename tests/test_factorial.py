@@ -120,3 +120,5 @@ def test_trainings_are_those_of_the_batch_size_study():
 def test_rates_and_sizes_can_be_replaced():
     cells = STUDY.cells("digits", learning_rates=[0.02], batch_sizes=[32], seeds=[7])
     assert [STUDY.label(cell) for cell in cells] == ["M1 digits lr 0.02 B=32 seed 7"]
+    few = STUDY.cells("digits", batch_sizes=[4], train_samples=10)  # fewer than the batch of the preset
+    assert {(cell.training.batch_size, cell.training.samples) for cell in few} == {(4, 10)}

@@ -16,9 +16,9 @@ from hbanalysis.store import PublishedRows, Row, Store, publish, row_key
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted({*(ROOT / "hbanalysis").rglob("*.py"), *(ROOT / "book" / "_ext").glob("*.py")})
-MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "tarfile", "zipfile"}
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "zipfile"}
 CALLS = {"eval", "exec", "compile", "__import__"}
-METHODS = {"unsafe_load", "full_load", "load_all", "read_pickle", "unpack_archive"}
+METHODS = {"unsafe_load", "full_load", "load_all", "read_pickle", "unpack_archive", "extractall", "extract"}
 FUNCTIONS = {("yaml", "load"), ("os", "system"), ("os", "popen")}
 
 

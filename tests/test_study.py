@@ -85,7 +85,7 @@ def test_overrides_replace_and_select():
         ("digits", {"points": 4}, "odd"),
         ("digits", {"epsilons": [2.0]}, "sizes in"),
         ("digits", {"network": "M3"}, "Unknown network"),
-        ("paper", {"network": "CR"}, "C1 on cifar10"),
+        ("paper", {"network": "C3"}, "C1 on cifar10"),
     ],
 )
 def test_bad_input_is_named(scale, overrides, message):

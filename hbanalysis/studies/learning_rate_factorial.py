@@ -92,13 +92,13 @@ class LearningRateFactorial(SpectrumVsBatch):
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         cells = []
         for design in PRESETS[scale]:
-            base, measure = changed(design.base, chosen), changed(design.measure, chosen)
+            measure = changed(design.measure, chosen)
             rates = chosen.get("learning_rates", design.learning_rates)
             sizes = chosen.get("batch_sizes", design.batch_sizes)
             for rate, size, seed in product(rates, sizes, chosen.get("seeds", design.seeds)):
                 if (rate, size) not in design.without:
-                    config = replace(base, learning_rate=rate, batch_size=size, seed=seed)
-                    cells.append(BatchSizeCell(config, measure))
+                    own = {**chosen, "learning_rate": rate, "batch_size": size, "seed": seed}
+                    cells.append(BatchSizeCell(changed(design.base, own), measure))
         return list(dict.fromkeys(cells))
 
     def label(self, cell: Cell) -> str:

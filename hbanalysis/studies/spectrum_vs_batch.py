@@ -179,9 +179,8 @@ def blocks(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
 def trainings(scale: str, chosen: Mapping[str, Any]) -> Iterator[tuple[Block, TrainingConfig]]:
     """Yield the trainings of a preset, batch size by batch size and seed by seed, each with its block."""
     for block in blocks(scale, chosen):
-        base = changed(block.base, chosen)
         for size, seed in product(chosen.get("batch_sizes", block.batch_sizes), chosen.get("seeds", block.seeds)):
-            yield block, replace(base, batch_size=size, seed=seed)
+            yield block, changed(block.base, {**chosen, "batch_size": size, "seed": seed})
 
 
 def _split(cell: BatchSizeCell) -> tuple[float, float]:
