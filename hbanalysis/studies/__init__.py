@@ -7,6 +7,7 @@ from hbanalysis.studies.base import Study
 from hbanalysis.studies.input_curvature import InputCurvature
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
+from hbanalysis.studies.robustness_vs_batch import RobustnessVsBatch
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 
 __all__ = ["Parameter", "Study", "get", "names"]
@@ -15,6 +16,7 @@ _ALL: tuple[Study, ...] = (
     SpectrumVsBatch(),
     InputCurvature(),
     AttackReadings(),
+    RobustnessVsBatch(),
     AdversarialTraining(),
     RobustSpectrum(),
 )
