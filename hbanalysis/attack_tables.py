@@ -26,8 +26,9 @@ def measured_attacks(rows: Iterable[Row]) -> pd.DataFrame:
     Returns:
         Columns ``scale``, ``network``, ``dataset``, ``batch_size``, ``seed``, ``epsilon``; for either set
         ``accuracy_*``, ``tiny_losses_*``, ``zero_gradients_*``, ``fgsm_*``, ``fgsm_free_*`` (not clamped),
-        ``fgsm_exact_*`` and ``fgsm10_*``; on the first ``samples`` test samples ``noise``, ``fgsm_few``, ``pgd``,
-        ``pgd_more_steps`` and ``pgd_half_range``; ``flags``, the number of signs of masked gradients.
+        ``fgsm_exact_*`` and ``fgsm10_*``; on the first ``samples`` test samples ``noise``, ``fgsm_few``,
+        ``fgsm_exact_few``, ``fgsm10_exact_few``, ``pgd``, ``pgd_more_steps`` and ``pgd_half_range``; ``flags``, the
+        number of signs of masked gradients.
     """
     lines = []
     for group in families(reached(rows)).values():
@@ -39,8 +40,9 @@ def measured_attacks(rows: Iterable[Row]) -> pd.DataFrame:
                 strong = {
                     name: report[name] for name in ("samples", "noise", "pgd", "pgd_more_steps", "pgd_half_range")
                 }
-                counted = {"fgsm_few": report["fgsm_plain"], "flags": len(report["flags"])}
-                lines.append(place | clean | attack | strong | counted)
+                few = {"fgsm_few": report["fgsm_plain"], "fgsm_exact_few": report["fgsm"]}
+                few |= {"fgsm10_exact_few": report["fgsm_10"], "flags": len(report["flags"])}
+                lines.append(place | clean | attack | strong | few)
     return pd.DataFrame(lines)
 
 
@@ -57,6 +59,24 @@ def by_batch(rows: Sequence[Row]) -> pd.DataFrame:
         line = place | {names[column]: f"{100 * cells[column].mean():.1f}" for column in names}
         lines.append(line | {"n": int(cells["samples"].max())})
     return pd.DataFrame(lines, columns=["scale", "trained", "batch_size", "seeds", "epsilon", *order])
+
+
+def steps(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return FGSM minus FGSM-10 on test samples in points, means over seeds: a line a family, batch size and size.
+
+    ``PyTorch's softmax`` and ``not clamped``, where FGSM alone is not, are on all test samples measured; ``exact
+    softmax`` is on the first ``n``, for both attacks: what remains there is no rounding.
+    """
+    pairs = {
+        "PyTorch's softmax": ("fgsm_test", "fgsm10_test"),
+        "not clamped": ("fgsm_free_test", "fgsm10_test"),
+        "exact softmax": ("fgsm_exact_few", "fgsm10_exact_few"),
+    }
+    lines = []
+    for place, cells in _groups(rows):
+        gaps = {name: f"{100 * (cells[one] - cells[ten]).mean():+.1f}" for name, (one, ten) in pairs.items()}
+        lines.append(place | gaps | {"n": int(cells["samples"].max())})
+    return pd.DataFrame(lines, columns=["scale", "trained", "batch_size", "seeds", "epsilon", *pairs, "n"])
 
 
 def silence(rows: Sequence[Row]) -> pd.DataFrame:
