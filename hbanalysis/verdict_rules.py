@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from hbanalysis import paper
 from hbanalysis.frames import Family, of_the_paper_for
@@ -85,7 +84,7 @@ class Design:
         """How many rows of these batch sizes are of incomplete seeds and so do not enter, in words."""
         here = sum(size in self.batch_sizes for size, _ in self.cells)
         incomplete = here - len(self.batch_sizes) * len(self.seeds)
-        return f"{incomplete} rows of incomplete seeds left out" if incomplete else ""
+        return f"{incomplete} rows of incomplete seeds left out" if incomplete > 0 else ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,7 @@ class Measured:
         design: the batch sizes and seeds that entered.
         size: an effect as large as the claim's, for telling a null from too wide an interval.
         remark: what the test leaves open.
+        refutes: whether one condition that is not met refutes the claim, however wide the interval.
     """
 
     measure: str
@@ -111,6 +111,7 @@ class Measured:
     design: Design
     size: float | None = None
     remark: str = ""
+    refutes: bool = False
 
 
 def larger_spectrum(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
@@ -198,26 +199,44 @@ def less_robust(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured
 
     The effect shown is that of the first strength; the conditions must hold for each.
     """
-    limits = paper.criteria().claims["K4"].thresholds
     design = Design.of(rows, seeds_needed)
     if len(design.batch_sizes) < 2 or not design.seeds:
         return None
-    smallest, largest = design.batch_sizes[0], design.batch_sizes[-1]
-    first = design.measured(smallest, design.seeds[0]).get("fgsm") or []
-    strengths = [attack["epsilon"] for attack in first]
+    strengths = list(_under_fgsm(design.measured(design.batch_sizes[0], design.seeds[0])))
     if not strengths:
         return None
+    return falling_accuracy(design, "FGSM", strengths, _under_fgsm, "under PGD-50: see K4 survives, 05_attacks")
+
+
+def falling_accuracy(
+    design: Design,
+    attack: str,
+    strengths: Sequence[float],
+    accuracies: Callable[[dict], Mapping[float, float]],
+    remark: str = "",
+) -> Measured:
+    """The conditions of K4 under an attack of one or several strengths.
+
+    Args:
+        design: at least two batch sizes and one seed.
+        attack: its name.
+        strengths: those for which the conditions must hold; the effect is that of the first.
+        accuracies: test accuracy in percent by strength, from what was measured in a cell.
+        remark: what the test leaves open.
+    """
+    limits = paper.criteria().claims["K4"].thresholds
+    smallest, largest = design.batch_sizes[0], design.batch_sizes[-1]
     parts: list[Part] = []
     falls: list[list[float]] = []
     for epsilon in strengths:
         groups = [
-            (design.batch_sizes, [_fgsm(design.measured(b, s), epsilon) for b in design.batch_sizes])
+            (design.batch_sizes, [accuracies(design.measured(b, s))[epsilon] for b in design.batch_sizes])
             for s in design.seeds
         ]
         trend = rank_trend(groups, increasing=False)
-        change = _differences(design, smallest, largest, partial(_fgsm, epsilon=epsilon))
+        change = [values[-1] - values[0] for _, values in groups]
         interval = _interval(change)
-        at = f", FGSM {epsilon:g}"
+        at = f", {attack} {epsilon:g}"
         parts += _trend_parts(trend, f"<= {limits['rho_at_most']:g}", trend.rho <= limits["rho_at_most"], at)
         met = interval.mean <= -limits["drop_points_at_least"] and interval.below(0.0)
         parts.append(
@@ -230,14 +249,14 @@ def less_robust(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured
         )
         falls.append(change)
     return Measured(
-        f"test accuracy under FGSM {strengths[0]:g}, B = {largest} minus B = {smallest}, points",
+        f"test accuracy under {attack} {strengths[0]:g}, B = {largest} minus B = {smallest}, points",
         tuple(falls[0]),
         tuple(bool(all(change[i] < 0 for change in falls)) for i in range(len(design.seeds))),
         _interval(falls[0]),
         tuple(parts),
         design,
         size=-float(limits["drop_points_at_least"]),
-        remark="under PGD-50: not yet run",
+        remark=remark,
     )
 
 
@@ -270,9 +289,9 @@ def _top_larger(design: Design, smallest: int, largest: int, seed: int, top: int
     return all(b > a for a, b in zip(low[:top], high[:top], strict=True))
 
 
-def _fgsm(measured: dict, epsilon: float) -> float:
-    """Test accuracy under FGSM in percent."""
-    return 100 * next(a["accuracy_test"] for a in measured["fgsm"] if a["epsilon"] == epsilon)
+def _under_fgsm(measured: dict) -> dict[float, float]:
+    """Test accuracy under FGSM in percent, by strength."""
+    return {attack["epsilon"]: 100 * attack["accuracy_test"] for attack in measured.get("fgsm") or []}
 
 
 def _paper_contrast(one: Family, reference: int, largest: int) -> float | None:

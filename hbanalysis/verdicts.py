@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from hbanalysis import paper
+from hbanalysis.attack_rules import no_difference, survives
 from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.frames import Family, distinct_titles, families, reached
 from hbanalysis.robust_rules import helps_and_costs, lower_curvature, negative_single_samples
@@ -26,12 +27,22 @@ _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = 
     "K1": larger_spectrum,
     "K2": accuracy_contrast,
     "K4": less_robust,
+    "K4 survives": survives,
     "K6": helps_and_costs,
     "K7": lower_curvature,
     "K8": negative_single_samples,
+    "K14": no_difference,
 }
 # The study whose rows decide a claim, where it is not the one of the batch sizes.
-_STUDIES = {"K6": "adversarial_training", "K7": "robust_spectrum", "K8": "robust_spectrum"}
+_STUDIES = {
+    "K4 survives": "robustness_vs_batch",
+    "K6": "adversarial_training",
+    "K7": "robust_spectrum",
+    "K8": "robust_spectrum",
+    "K14": "robustness_vs_batch",
+}
+# A condition of a criterion that is judged by itself, and its claim.
+_PART_OF = {"K4 survives": "K4"}
 _BATCH_SIZES = "spectrum_vs_batch"
 
 
@@ -40,7 +51,7 @@ class Verdict:
     """What the rows of one family say about one claim.
 
     Attributes:
-        claim: the claim's id.
+        claim: the claim's id, or `K4 survives`.
         family: what was trained; `None` if nothing was.
         scale: scale of the rows; empty if there are none.
         measure: what the effect is.
@@ -74,7 +85,8 @@ def verdict(claim_id: str, rows: Sequence[Row]) -> Verdict:
     """The verdict on one claim from the rows of one family.
 
     Args:
-        claim_id: `K1` to `K15`; those without a test here are "not yet run".
+        claim_id: `K1` to `K15`, those without a test here are "not yet run"; or `K4 survives`, what the criterion of
+            K4 demands under PGD.
         rows: rows that differ in batch size and seed alone; none is "not yet run".
 
     Raises:
@@ -97,12 +109,11 @@ def verdicts(claim_id: str, rows: Sequence[Row]) -> list[Verdict]:
     Raises:
         InputError: an unknown claim.
     """
-    criteria = paper.criteria()
-    if claim_id not in criteria.claims:
-        raise unknown_name("claim", claim_id, criteria.claims)
-    blank = Verdict(
-        claim_id, None, "", "", None, None, 0, criteria.claims[claim_id].text, (), NOT_YET_RUN, False, "", ""
-    )
+    criteria = paper.criteria().claims
+    if claim_id not in {*criteria, *_PART_OF}:
+        raise unknown_name("claim", claim_id, [*criteria, *_PART_OF])
+    text = criteria[_PART_OF.get(claim_id, claim_id)].text
+    blank = Verdict(claim_id, None, "", "", None, None, 0, text, (), NOT_YET_RUN, False, "", "")
     if claim_id not in _TESTS:
         return [blank]
     chosen = [row for row in rows if row.study == _STUDIES.get(claim_id, _BATCH_SIZES)]
@@ -161,7 +172,7 @@ def parts_table(found: Sequence[Verdict]) -> pd.DataFrame:
 
 def _judge(blank: Verdict, one: Family, rows: Sequence[Row]) -> Verdict:
     criteria = paper.criteria()
-    needed = criteria.seeds_needed(blank.claim, one.network)
+    needed = criteria.seeds_needed(_PART_OF.get(blank.claim, blank.claim), one.network)
     ended = reached(rows)
     lost = len(rows) - len(ended)
     remarks = [f"{lost} trainings did not reach the target loss" if lost else ""]
@@ -201,6 +212,8 @@ def _outcome(test: Measured, deciding: bool, enough: bool) -> str:
         return UNDECIDED
     if all(test.signs):
         return PARTLY
+    if test.refutes:
+        return NOT_REPRODUCED
     # Too wide to tell: neither no effect at all nor one as large as the claim's is excluded.
     wide = test.interval.contains(0.0) and (test.size is None or test.interval.contains(test.size))
     return UNDECIDED if wide else NOT_REPRODUCED

@@ -22,11 +22,13 @@ from hbanalysis.plots.matrices import accuracy_matrices
 from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
 from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
+from hbanalysis.plots.strength import attacks_vs_batch, steps_vs_batch
 from hbanalysis.plots.style import house_style
 
 __all__ = [
     "accuracy_matrices",
     "along_training",
+    "attacks_vs_batch",
     "both_ends",
     "cg_sweep",
     "examples",
@@ -44,5 +46,6 @@ __all__ = [
     "robustness_vs_batch",
     "spectra",
     "spectral_density",
+    "steps_vs_batch",
     "training_history",
 ]

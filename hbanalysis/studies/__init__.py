@@ -8,6 +8,7 @@ from hbanalysis.studies.input_curvature import InputCurvature
 from hbanalysis.studies.learning_rate_factorial import LearningRateFactorial
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
+from hbanalysis.studies.robustness_vs_batch import RobustnessVsBatch
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 
 __all__ = ["Parameter", "Study", "get", "names"]
@@ -17,6 +18,7 @@ _ALL: tuple[Study, ...] = (
     LearningRateFactorial(),
     InputCurvature(),
     AttackReadings(),
+    RobustnessVsBatch(),
     AdversarialTraining(),
     RobustSpectrum(),
 )
