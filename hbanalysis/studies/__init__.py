@@ -5,6 +5,7 @@ from hbanalysis.studies.adversarial_training import AdversarialTraining
 from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Study
 from hbanalysis.studies.input_curvature import InputCurvature
+from hbanalysis.studies.loss_landscape import LossLandscape
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
@@ -17,6 +18,7 @@ _ALL: tuple[Study, ...] = (
     AttackReadings(),
     AdversarialTraining(),
     RobustSpectrum(),
+    LossLandscape(),
 )
 _STUDIES = {study.name: study for study in _ALL}
 
