@@ -15,6 +15,7 @@ from hbanalysis import paper
 from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.frames import Family, distinct_titles, families, reached
 from hbanalysis.robust_rules import helps_and_costs, lower_curvature
+from hbanalysis.scale_rules import scale_free
 from hbanalysis.store import Row
 from hbanalysis.trends import Interval
 from hbanalysis.verdict_rules import Measured, Part, accuracy_contrast, larger_spectrum, less_robust
@@ -28,9 +29,10 @@ _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = 
     "K4": less_robust,
     "K6": helps_and_costs,
     "K7": lower_curvature,
+    "K13": scale_free,
 }
 # The study whose rows decide a claim, where it is not the one of the batch sizes.
-_STUDIES = {"K6": "adversarial_training", "K7": "robust_spectrum"}
+_STUDIES = {"K6": "adversarial_training", "K7": "robust_spectrum", "K13": "loss_landscape"}
 _BATCH_SIZES = "spectrum_vs_batch"
 
 

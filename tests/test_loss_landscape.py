@@ -206,7 +206,7 @@ def test_distances_lie_closer_together_near_the_weights():
     t = spaced(9, 0.5)
     assert t[4] == 0 and t == [-x for x in reversed(t)] and t[-1] == 0.5
     gaps = [b - a for a, b in itertools.pairwise(t[4:])]
-    assert gaps == sorted(gaps) and t[5] == pytest.approx(0.5 / 16)
+    assert gaps == sorted(gaps) and t[5] == pytest.approx(0.5 / 64)
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,19 @@ from hbanalysis.plots.inputs import (
 )
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
+from hbanalysis.plots.planes import contours, scale_free_vs_batch, second_order
 from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
 from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
 from hbanalysis.plots.style import house_style
+from hbanalysis.plots.surfaces import surfaces
 
 __all__ = [
     "accuracy_matrices",
     "along_training",
     "both_ends",
     "cg_sweep",
+    "contours",
     "examples",
     "house_style",
     "input_curvature_vs_batch",
@@ -40,7 +43,10 @@ __all__ = [
     "rank_and_doubt",
     "robustness_and_inputs",
     "robustness_vs_batch",
+    "scale_free_vs_batch",
+    "second_order",
     "spectra",
     "spectral_density",
+    "surfaces",
     "training_history",
 ]

@@ -264,7 +264,7 @@ class _Landscape:
 def spaced(points: int, half_width: float) -> list[float]:
     r"""Return distances from ``-half_width`` to ``half_width``, closer together near 0.
 
-    .. math:: t(u) = h \, u \, |u|, \qquad u \in [-1, 1] \text{ evenly spaced}
+    .. math:: t(u) = h \, u^3, \qquad u \in [-1, 1] \text{ evenly spaced}
 
     The second-order picture of a trained network ends long before the plane does; even spacing would miss where.
 
@@ -274,10 +274,10 @@ def spaced(points: int, half_width: float) -> list[float]:
 
     Example:
         >>> spaced(5, 1.0)
-        [-1.0, -0.25, 0.0, 0.25, 1.0]
+        [-1.0, -0.125, 0.0, 0.125, 1.0]
     """
     half = points // 2
-    return [half_width * (i / half) * abs(i / half) for i in range(-half, half + 1)]
+    return [half_width * (i / half) ** 3 for i in range(-half, half + 1)]
 
 
 def _ends(block: Block) -> set[int]:
