@@ -33,7 +33,7 @@ def quadratic(plane: Mapping[str, Any]) -> np.ndarray:
         >>> plane = {"t": [-1.0, 0.0, 1.0], "loss_train": [[0, 0, 0], [0, 5.0, 0], [0, 0, 0]],
         ...          "slopes": [1.0, 0.0], "curvatures": [[2.0, 0.0], [0.0, 4.0]]}
         >>> quadratic(plane).tolist()
-        [[7.0, 5.0, 7.0], [5.0, 5.0, 7.0], [9.0, 7.0, 9.0]]
+        [[7.0, 5.0, 7.0], [7.0, 5.0, 7.0], [9.0, 7.0, 9.0]]
     """
     t = np.asarray(plane["t"], dtype=float)
     (first, second), C = plane["slopes"], np.asarray(plane["curvatures"], dtype=float)

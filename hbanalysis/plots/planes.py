@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from hbanalysis.errors import InputError
 from hbanalysis.flatness import LIMIT, MEASURES, along_axes, quadratic, with_planes
@@ -51,16 +51,18 @@ def contours(rows: Sequence[Row], plane: str = "eigenvectors") -> tuple[Figure, 
         levels = _levels(list(losses.values()))
         for name, title in _LOSSES.items():
             panel = axes[one, title]
-            filled = panel.contourf(
-                t, t, losses[name].T, levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis", extend="both"
-            )
+            # Contours are straight between points, which the logarithm of a loss nearly is and the loss is not.
+            filled = panel.contourf(t, t, np.log10(losses[name]).T, levels, cmap="viridis", extend="both")
             panel.plot(0, 0, "+", color="white", markersize=9)
             panel.set_xlabel(_AXES[plane][0])
             panel.grid(visible=False)
         train = axes[one, "training loss"]
         train.set_ylabel(_AXES[plane][1])
-        train.contour(t, t, model.T, levels, colors="white", linewidths=1.0, linestyles="dashed")
+        predicted = np.log10(np.maximum(model, 1e-12))
+        train.contour(t, t, predicted.T, levels, colors="white", linewidths=1.0, linestyles="dashed")
         bar = figure.colorbar(filled, ax=[axes[one, title] for title in _LOSSES.values()])
+        bar.set_ticks([level for level in levels if level == round(level)])
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
         bar.ax.set_title("loss", fontsize=12)
         frames.append(_table(one, row, t, losses, model))
     legend(figure, {}, "", [line_key("quadratic model of the training loss", linestyle="--")])
@@ -161,10 +163,10 @@ def _first_seeds(rows: Sequence[Row]) -> dict[Family, Row]:
 
 
 def _levels(losses: Sequence[np.ndarray]) -> np.ndarray:
-    """Edges of colours: half decades, but no more than fit between the smallest and the largest loss."""
+    """Edges of colours, decimal logarithms: half decades from below the smallest loss to above the largest."""
     low, high = min(float(part.min()) for part in losses), max(float(part.max()) for part in losses)
     first, last = np.floor(2 * np.log10(low)), np.ceil(2 * np.log10(high))
-    return 10.0 ** (np.arange(first, max(last, first + 1) + 1) / 2)
+    return np.arange(first, max(last, first + 1) + 1) / 2
 
 
 def _table(one: Family, row: Row, t: np.ndarray, losses: dict[str, np.ndarray], model: np.ndarray) -> pd.DataFrame:

@@ -83,7 +83,7 @@ class LossLandscape(Study):
     revision = 1
     notebook = "08_landscapes"
     scales = ("digits", "mnist", "small", "paper")
-    budget = 180.0
+    budget = 150.0
     parameters: ClassVar = common(
         *("batch_sizes", "seeds", "dataset", "network", "activation", "learning_rate", "momentum", "schedule"),
         *("target_loss", "max_epochs", "train_samples", "test_samples", "tolerance"),
