@@ -24,8 +24,10 @@ def with_planes(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.values.get("planes")]
 
 
-def quadratic(plane: Mapping[str, Any]) -> np.ndarray:
+def quadratic(plane: Mapping[str, Any], at: np.ndarray | None = None) -> np.ndarray:
     r"""Return what loss, slopes s and curvatures C at the weights predict over the plane, a line for each a.
+
+    The values of a and b are those ``at``, by default the plane's own.
 
     .. math:: Q(a, b) = L(\theta) + a s_1 + b s_2 + \tfrac12 (a^2 C_{11} + 2 a b \, C_{12} + b^2 C_{22})
 
@@ -35,10 +37,11 @@ def quadratic(plane: Mapping[str, Any]) -> np.ndarray:
         >>> quadratic(plane).tolist()
         [[7.0, 5.0, 7.0], [7.0, 5.0, 7.0], [9.0, 7.0, 9.0]]
     """
-    t = np.asarray(plane["t"], dtype=float)
+    t = np.asarray(plane["t"] if at is None else at, dtype=float)
     (first, second), C = plane["slopes"], np.asarray(plane["curvatures"], dtype=float)
     a, b = np.meshgrid(t, t, indexing="ij")
-    centre = plane["loss_train"][len(t) // 2][len(t) // 2]
+    middle = len(plane["t"]) // 2
+    centre = plane["loss_train"][middle][middle]
     return centre + a * first + b * second + (a**2 * C[0, 0] + 2 * a * b * C[0, 1] + b**2 * C[1, 1]) / 2
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,9 +47,17 @@ def contours(rows: Sequence[Row], plane: str = "eigenvectors") -> tuple[Figure, 
     frames = []
     for one, row in chosen.items():
         found = row.values["planes"][plane]
-        t, model = np.asarray(found["t"]), quadratic(found)
-        losses = {name: np.maximum(np.asarray(found[name], dtype=float), 1e-12) for name in _LOSSES}
-        levels = _levels(list(losses.values()))
+        t, fine = np.asarray(found["t"]), np.linspace(found["t"][0], found["t"][-1], 201)
+        losses = {name: _positive(found[name]) for name in _LOSSES}
+        # Every batch size of a family has the same colours.
+        levels = _levels(
+            [
+                _positive(r.values["planes"][plane][n])
+                for f, r in chosen.items()
+                if f.title == one.title
+                for n in _LOSSES
+            ]
+        )
         for name, title in _LOSSES.items():
             panel = axes[one, title]
             # Contours are straight between points, which the logarithm of a loss nearly is and the loss is not.
@@ -58,13 +67,13 @@ def contours(rows: Sequence[Row], plane: str = "eigenvectors") -> tuple[Figure, 
             panel.grid(visible=False)
         train = axes[one, "training loss"]
         train.set_ylabel(_AXES[plane][1])
-        predicted = np.log10(np.maximum(model, 1e-12))
-        train.contour(t, t, predicted.T, levels, colors="white", linewidths=1.0, linestyles="dashed")
+        predicted = np.log10(_positive(quadratic(found, fine)))
+        train.contour(fine, fine, predicted.T, levels, colors="white", linewidths=1.0, linestyles="dashed")
         bar = figure.colorbar(filled, ax=[axes[one, title] for title in _LOSSES.values()])
         bar.set_ticks([level for level in levels if level == round(level)])
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
         bar.ax.set_title("loss", fontsize=12)
-        frames.append(_table(one, row, t, losses, model))
+        frames.append(_table(one, row, t, losses, quadratic(found)))
     legend(figure, {}, "", [line_key("quadratic model of the training loss", linestyle="--")])
     return figure, pd.concat(frames, ignore_index=True)
 
@@ -160,6 +169,11 @@ def _first_seeds(rows: Sequence[Row]) -> dict[Family, Row]:
             size = row.config["training"]["batch_size"]
             found.setdefault(replace(one, setting=(*one.setting, ("batch_size", size))), row)
     return found
+
+
+def _positive(values: Any) -> np.ndarray:
+    """Values for a logarithmic scale: the quadratic model may fall below 0, and a loss may be 0 in single precision."""
+    return np.maximum(np.asarray(values, dtype=float), 1e-12)
 
 
 def _levels(losses: Sequence[np.ndarray]) -> np.ndarray:
