@@ -16,6 +16,7 @@ from hbanalysis.attack_rules import no_difference, survives
 from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.frames import Family, distinct_titles, families, reached
 from hbanalysis.robust_rules import helps_and_costs, lower_curvature, negative_single_samples
+from hbanalysis.scale_rules import scale_free
 from hbanalysis.store import Row
 from hbanalysis.trends import Interval
 from hbanalysis.verdict_rules import Measured, Part, accuracy_contrast, larger_spectrum, less_robust
@@ -31,6 +32,7 @@ _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = 
     "K6": helps_and_costs,
     "K7": lower_curvature,
     "K8": negative_single_samples,
+    "K13": scale_free,
     "K14": no_difference,
 }
 # The study whose rows decide a claim, where it is not the one of the batch sizes.
@@ -39,6 +41,7 @@ _STUDIES = {
     "K6": "adversarial_training",
     "K7": "robust_spectrum",
     "K8": "robust_spectrum",
+    "K13": "loss_landscape",
     "K14": "robustness_vs_batch",
 }
 # A condition of a criterion that is judged by itself, and its claim.

@@ -19,11 +19,13 @@ from hbanalysis.plots.inputs import (
 )
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
+from hbanalysis.plots.planes import contours, scale_free_vs_batch, second_order
 from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
 from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
 from hbanalysis.plots.strength import attacks_vs_batch, steps_vs_batch
 from hbanalysis.plots.style import house_style
+from hbanalysis.plots.surfaces import surfaces
 
 __all__ = [
     "accuracy_matrices",
@@ -31,6 +33,7 @@ __all__ = [
     "attacks_vs_batch",
     "both_ends",
     "cg_sweep",
+    "contours",
     "examples",
     "house_style",
     "input_curvature_vs_batch",
@@ -44,8 +47,11 @@ __all__ = [
     "rate_over_batch",
     "robustness_and_inputs",
     "robustness_vs_batch",
+    "scale_free_vs_batch",
+    "second_order",
     "spectra",
     "spectral_density",
     "steps_vs_batch",
+    "surfaces",
     "training_history",
 ]

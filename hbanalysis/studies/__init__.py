@@ -6,6 +6,7 @@ from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Study
 from hbanalysis.studies.input_curvature import InputCurvature
 from hbanalysis.studies.learning_rate_factorial import LearningRateFactorial
+from hbanalysis.studies.loss_landscape import LossLandscape
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.robustness_vs_batch import RobustnessVsBatch
@@ -21,6 +22,7 @@ _ALL: tuple[Study, ...] = (
     RobustnessVsBatch(),
     AdversarialTraining(),
     RobustSpectrum(),
+    LossLandscape(),
 )
 _STUDIES = {study.name: study for study in _ALL}
 

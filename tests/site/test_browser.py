@@ -6,6 +6,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DESKTOP, PHONE = (1400, 900), (390, 844)
+# Hints on speed that Chromium gives when it draws WebGL without a graphics card.
+SLOW_DRAWING = re.compile("GPU stall due to ReadPixels|willReadFrequently")
 
 
 def pages() -> list[str]:
@@ -18,11 +20,15 @@ def visit(browser, address):
     """Open a page of the site; at the end, nothing may have gone wrong and nothing left this host."""
     complaints, contexts, own = [], [], (address, "data:", "blob:")
 
+    def heard(text: str) -> None:
+        if not SLOW_DRAWING.search(text):
+            complaints.append(text)
+
     def opener(name: str, size: tuple[int, int] = DESKTOP, scheme: str = "light"):
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda entry: entry.type in ("error", "warning") and complaints.append(entry.text))
+        page.on("console", lambda entry: entry.type in ("error", "warning") and heard(entry.text))
         page.on("pageerror", lambda error: complaints.append(f"uncaught: {error}"))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
         page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
@@ -91,3 +97,48 @@ def test_search_finds_pages(visit):
     page = visit("search.html?q=batch")
     page.wait_for_selector("#search-results ul.search li a")
     assert re.search(r"[1-9]\d* page", page.locator("#search-results").inner_text())
+
+
+SURFACES = "notebooks/08_landscapes.html"
+EYE = "document.querySelector('.loss-surface-view').layout.scene.camera.eye"
+
+
+def test_a_surface_turns_under_the_mouse_and_the_keys(visit):
+    page = visit(SURFACES)
+    assert page.evaluate("typeof Plotly") == "undefined"  # loaded only when a reader comes to it
+    figure = page.locator("figure.loss-surface").first
+    view = figure.locator(".loss-surface-view")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector("figure.loss-surface[data-state=drawn] canvas", timeout=120_000)
+    view.evaluate("node => node.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    box, start = view.bounding_box(), page.evaluate(EYE)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 10, steps=6)
+    page.mouse.move(x + 120, y + 20, steps=6)
+    page.mouse.up()
+    page.wait_for_function(f"Math.abs({EYE}.x - ({start['x']})) > 0.1", timeout=60_000)
+    view.focus()
+    dragged = page.evaluate(EYE)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(f"Math.abs({EYE}.x - ({dragged['x']})) > 0.05", timeout=60_000)
+    page.keyboard.press("Home")
+    page.wait_for_function(f"Math.abs({EYE}.x - ({start['x']})) < 1e-6", timeout=60_000)
+    assert "Keys" in figure.locator("figcaption").inner_text()
+
+
+def test_on_a_phone_a_surface_waits_to_be_asked_for(visit):
+    page = visit(SURFACES, PHONE)
+    figure = page.locator("figure.loss-surface").first
+    figure.scroll_into_view_if_needed()
+    assert figure.locator("button").is_visible()
+    assert figure.locator("[role=img]").get_attribute("aria-label").startswith("Training loss of")
+    assert page.locator("#fig-plane img").first.is_visible()  # the same numbers, flat
+    page.wait_for_timeout(300)
+    assert page.evaluate("typeof Plotly") == "undefined"
+
+
+def test_no_other_page_loads_the_script_of_surfaces(site):
+    with_script = [path.name for path in site.rglob("*.html") if "loss-surface.js" in path.read_text(encoding="utf-8")]
+    assert with_script == ["08_landscapes.html"]
