@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hbanalysis import attacks
+    from hbanalysis import attacks, distributed
     from hbanalysis.eigen import Eigenpairs, eigsh, power_iteration
     from hbanalysis.errors import ConvergenceWarning, GeneralPathWarning, InputError, NumericalError, RankWarning
     from hbanalysis.inputs import (
@@ -46,6 +46,7 @@ __all__ = [
     "as_operator",
     "attacks",
     "boundary_distance",
+    "distributed",
     "eigsh",
     "input_spectrum",
     "is_piecewise_linear",
@@ -86,11 +87,11 @@ _HOMES = {
 }
 
 
-_SUBPACKAGES = ("attacks",)
+_MODULES = ("attacks", "distributed")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBPACKAGES:
+    if name in _MODULES:
         return import_module(f"hbanalysis.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'hbanalysis' has no attribute {name!r}")
@@ -98,4 +99,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_SUBPACKAGES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

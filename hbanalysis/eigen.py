@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbanalysis import resume, screening
+from hbanalysis import distributed, resume, screening
 from hbanalysis.errors import ConvergenceWarning, InputError, unknown_name
-from hbanalysis.krylov import KrylovSpace
+from hbanalysis.krylov import PROBE_ROOM, KrylovSpace
 from hbanalysis.lanczos import Outcome, Show, run
+from hbanalysis.memory import as_text, available
 from hbanalysis.operators import SymmetricOperator, as_operator
 from hbanalysis.pairs import Completeness, Eigenpairs
 from hbanalysis.power import power_iteration
@@ -73,7 +74,7 @@ def eigsh(
 
     Raises:
         InputError: k out of range, unknown ``which`` or ``method``, an asymmetric tensor, a zero or mismatched ``v0``,
-            a ``checkpoint`` of another operator or for a method that keeps none.
+            a ``checkpoint`` of another operator or for a method that keeps none; vectors that do not fit into memory.
         NumericalError: A product is not finite.
 
     Warns:
@@ -99,6 +100,7 @@ def eigsh(
     width = min(H.shape[0], subspace or max(2 * k + 40, 60))
     if width < min(H.shape[0], k + 2):
         raise InputError(f"subspace={width} is too small for k={k}; use at least {min(H.shape[0], k + 2)}.")
+    _require_room(H, k, width)
     begin = partial(_start_vector, v0, H.shape[0])
     names = getattr(H, "space", None)
     with terminal_line(show) as line:
@@ -150,6 +152,20 @@ def _result(
         notes=notes,
         space=names,
     )
+
+
+def _require_room(H: SymmetricOperator, k: int, width: int) -> None:
+    """Raise `InputError` if the vectors that a run may come to hold are larger than the memory that is free."""
+    n = H.shape[0]
+    count, each = min(width + PROBE_ROOM + k + 2, n), n * H.dtype.itemsize
+    free = available(H.device)
+    lacking = count * each > free
+    if distributed.agree(lacking) if getattr(H, "shared", False) else lacking:
+        raise InputError(
+            f"Up to {count} vectors of {n:,} entries take {as_text(count * each)}, and {as_text(free)} are free. A "
+            f"smaller subspace (given {width}, at least {min(n, k + 2)}) takes more products and less memory; or look "
+            "for fewer eigenvalues, or at a block of the Hessian (parameters=)."
+        )
 
 
 def _start_vector(v0: Tensor | Eigenpairs | None, n: int, space: KrylovSpace) -> Tensor | None:

@@ -17,6 +17,7 @@ from tests.oracles import seeded
 def test_the_public_face():
     assert hb.attacks.fgsm is attacks.fgsm and "attacks" in dir(hb) and "attacks" in hb.__all__
     assert not hasattr(hb, "fgsm")
+    assert hb.distributed.world() == 1 and "distributed" in hb.__all__
     assert all(hasattr(attacks, name) for name in attacks.__all__)
 
 

@@ -35,6 +35,7 @@ def test_what_every_attack_refuses(attack):
         (lambda: attack(model, x, y, torch.full((60,), -0.2)), "given -0.2"),
         (lambda: attack(model, 2 * x - 1, y, 0.1), r"lie in \[-1, .*outside clip=\(0.0, 1.0\).*normalises"),
         (lambda: attack(model, x + 0.5, y, 0.1, clip=(0, 1)), r"outside clip=\(0, 1\)"),
+        (lambda: attack(model, torch.full_like(x, 1 + 1e-6), y, 0.1), r"lie in \[1\.00000095, 1\.00000095\], outside"),
         (lambda: attack(model, x * torch.nan, y, 0.1), "hold NaN or infinity"),
         (lambda: attack(model, x / 0, y, 0.1, clip=None), "hold NaN or infinity"),
         (lambda: attack(model, (255 * x).byte(), y, 0.1), r"given torch.uint8. For bytes use x.float\(\) / 255"),

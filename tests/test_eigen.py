@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hbanalysis import eigen
 from hbanalysis.eigen import eigsh, power_iteration
 from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError, OutOfTimeError
 from hbanalysis.operators import WeightHessian
@@ -185,6 +186,18 @@ def test_bad_input_is_named():
     for call, message in cases:
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_vectors_that_do_not_fit_are_refused_before_the_first_product(monkeypatch):
+    vectors = 60 + 25 + 3 + 2  # the subspace, the room for a check, k + 2
+    H = eigen.as_operator(torch.diag(torch.arange(500.0)))
+    monkeypatch.setattr(eigen, "available", lambda device: vectors * 500 * 4 - 1)
+    with pytest.raises(
+        InputError, match=r"Up to 90 vectors of 500 entries take 180 kB.*subspace \(given 60, at least 5\)"
+    ):
+        eigsh(H, k=3)
+    assert H.products == 0
+    assert eigsh(H, k=3, subspace=59).converged
 
 
 def test_a_product_that_is_not_finite_stops_the_run():

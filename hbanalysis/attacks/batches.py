@@ -139,9 +139,9 @@ def _check_range(x: Tensor, clip: Clip) -> None:
     require(math.isfinite(low) and math.isfinite(high), "The images hold NaN or infinity; check how they were made.")
     require(
         clip is None or (clip[0] <= low and high <= clip[1]),
-        f"The images lie in [{low:g}, {high:g}], outside clip={clip}. Attack images in units of [0, 1] through a model "
-        "that normalises them itself, as nn.Sequential(Normalize(...), model); or give clip= the range of your images, "
-        "or None.",
+        f"The images lie in [{low:.9g}, {high:.9g}], outside clip={clip}. Attack images in units of [0, 1] through a "
+        "model that normalises them itself, as nn.Sequential(Normalize(...), model); or give clip= the range of your "
+        "images, or None.",
     )
 
 
