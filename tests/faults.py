@@ -6,6 +6,7 @@ work and not into imports. What runs in them stands here, since a process finds 
 
 import ctypes
 import errno
+import importlib
 import json
 import multiprocessing
 import os
@@ -31,7 +32,7 @@ from tests.flow_rows import PROJECT, STUDY, made_up_row
 # The scale tiny, made smaller still.
 OVERRIDES: dict[str, Any] = {
     "seeds": [0],
-    "batch_sizes": [10, 20],
+    "batch_sizes": [20, 10],
     "train_samples": 20,
     "test_samples": 10,
     "target_loss": 2.1,
@@ -223,5 +224,7 @@ def _drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-# Asked for once here, not by every process that is forked.
+# Asked for and imported once here, not late by every process that is forked.
 provenance.environment("cpu")
+for late in ("pandas", "sklearn.datasets", "torch._dynamo"):
+    importlib.import_module(late)
