@@ -54,7 +54,7 @@ _M1, _C1 = TrainingConfig("mnist", "M1", 64), TrainingConfig("cifar10", "C1", 12
 _TINY = TrainingConfig("digits", "M1", 50, train_samples=200, target_loss=0.5, max_epochs=30)
 PRESETS: dict[str, tuple[Factorial, ...]] = {
     "tiny": (Factorial(_TINY, (0.01, 0.02), (50, 100), (0,), measure=replace(_MEASURE, test_samples=100)),),
-    "digits": (Factorial(TrainingConfig("digits", "M1", 16), (0.01, 0.02, 0.04), (16, 64, 256), (0, 1, 2)),),
+    "digits": (Factorial(TrainingConfig("digits", "M1", 16), (0.01, 0.04), (16, 64, 256), (0, 1, 2)),),
     "mnist": (replace(_of_the_criteria(_M1, _MEASURE), seeds=(0,)),),
     "small": (
         Factorial(
@@ -76,7 +76,7 @@ class LearningRateFactorial(SpectrumVsBatch):
     title = "Learning rate or batch size"
     revision = 1
     notebook = "13_learning_rate_or_batch_size"
-    budget = 420.0
+    budget = 240.0
     parameters: ClassVar = common(
         *("batch_sizes", "seeds", "max_epochs", "target_loss", "momentum", "train_samples", "test_samples"),
     ) | {
