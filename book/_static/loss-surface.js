@@ -4,6 +4,7 @@
 (() => {
   const library = new URL("plotly/plotly-gl3d.min.js", document.currentScript.src).href;
   const STEP = Math.PI / 18;
+  const WAITING = "The contours above show the same numbers.";
   let loading;
 
   const load = () => {
@@ -17,9 +18,9 @@
     return loading;
   };
 
-  const colours = () => {
-    const style = getComputedStyle(document.documentElement);
-    const text = style.getPropertyValue("--pst-color-text-base").trim() || "#222";
+  const colours = (view) => {
+    const style = getComputedStyle(view);
+    const text = style.color;
     const found = { "font.color": text };
     for (const axis of ["xaxis", "yaxis", "zaxis"]) {
       found[`scene.${axis}.gridcolor`] = style.getPropertyValue("--pst-color-border").trim() || "#ccc";
@@ -53,8 +54,8 @@
       const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
       const start = layout.scene.camera.eye;
       await plotly.newPlot(view, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
-      await plotly.relayout(view, colours());
-      new MutationObserver(() => plotly.relayout(view, colours())).observe(document.documentElement, {
+      await plotly.relayout(view, colours(view));
+      new MutationObserver(() => plotly.relayout(view, colours(view))).observe(document.documentElement, {
         attributeFilter: ["data-theme"],
       });
       view.tabIndex = 0;
@@ -89,6 +90,7 @@
     for (const figure of figures) {
       const button = figure.querySelector("button");
       button.hidden = false;
+      figure.querySelector("figcaption").textContent = WAITING;
       button.addEventListener("click", () => draw(figure));
       if (roomy) seen.observe(figure);
     }

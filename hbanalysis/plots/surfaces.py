@@ -111,7 +111,7 @@ def _layout() -> dict[str, Any]:
             "xaxis": {"title": {"text": "a, along v1"}},
             "yaxis": {"title": {"text": "b, along v2"}},
             "zaxis": {"title": {"text": "training loss"}, "type": "log", "dtick": 1, "exponentformat": "power"},
-            "camera": {"eye": {"x": 1.5, "y": 1.4, "z": 0.8}},
+            "camera": {"eye": {"x": 1.65, "y": 1.55, "z": 0.85}},
             "dragmode": "turntable",
         },
     }

@@ -128,6 +128,17 @@ def test_a_surface_turns_under_the_mouse_and_the_keys(visit):
     assert "Keys" in figure.locator("figcaption").inner_text()
 
 
+def test_a_surface_takes_the_colours_of_the_page(visit):
+    for scheme in ("light", "dark"):
+        page = visit(SURFACES, DESKTOP, scheme)
+        page.locator("figure.loss-surface").first.scroll_into_view_if_needed()
+        page.wait_for_selector("figure.loss-surface[data-state=drawn]", timeout=120_000)
+        written = page.evaluate("document.querySelector('.loss-surface-view').layout.font.color")
+        assert written == page.evaluate("getComputedStyle(document.querySelector('.bd-article p')).color")
+        ground = page.locator(".cell_output .text_html:has(figure.loss-surface)").first
+        assert ground.evaluate("node => getComputedStyle(node).backgroundColor") == "rgba(0, 0, 0, 0)"
+
+
 def test_on_a_phone_a_surface_waits_to_be_asked_for(visit):
     page = visit(SURFACES, PHONE)
     figure = page.locator("figure.loss-surface").first
