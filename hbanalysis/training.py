@@ -33,6 +33,7 @@ EPOCH_END = "epoch-end"
 
 Progress = Callable[[float], None]
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
+EpochEnd = Callable[[int, nn.Module], None]
 
 
 @dataclass
@@ -77,6 +78,7 @@ def train(
     *,
     start: Path | None = None,
     perturb: Perturb | None = None,
+    epoch_end: EpochEnd | None = None,
 ) -> Record:
     r"""Train a network, or finish a training that was interrupted, and keep its checkpoints in ``folder``.
 
@@ -96,6 +98,9 @@ def train(
             machine, versions and number of threads.
         start: Checkpoint to start from instead of the initialisation.
         perturb: Changes the images of a step, ``(model, images, labels) -> images``; must leave the model as it was.
+        epoch_end: Called after each epoch with its number (1, 2, ...) and the model, which it must leave as it was.
+            What it finds it keeps itself. After an interruption some epochs may be run again, with the same weights,
+            and it is called again for these; for a training that is there already it is not called.
 
     Raises:
         StoreError: The folder cannot be written, or holds a damaged file.
@@ -108,7 +113,7 @@ def train(
     done = folder / "training.json"
     if done.is_file():
         return load_record(folder)
-    run = _Run(config, samples, folder, perturb)
+    run = _Run(config, samples, folder, perturb, epoch_end)
     if start is not None:
         checkpoints.restore(run.model, start)
     run.resume()
@@ -134,8 +139,16 @@ def load_record(folder: Path) -> Record:
 class _Run:
     """The state of one training: model, optimiser, place in the epoch, sums since the last mark."""
 
-    def __init__(self, config: TrainingConfig, samples: Samples, folder: Path, perturb: Perturb | None) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        samples: Samples,
+        folder: Path,
+        perturb: Perturb | None,
+        epoch_end: EpochEnd | None,
+    ) -> None:
         self.config, self.samples, self.folder, self.perturb = config, samples, folder, perturb
+        self.epoch_end = epoch_end
         self.device = samples.images.device
         self.model = config.network_on(self.device).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
@@ -175,6 +188,8 @@ class _Run:
                     self.save()
                     saved = time.monotonic()
             self._end_epoch()
+            if self.epoch_end is not None and self.record.status != "diverged":
+                self.epoch_end(self.epoch, self.model)
         self.record.checkpoints[EPOCH_END] = self._keep(EPOCH_END)
 
     def _begin_epoch(self) -> None:

@@ -8,6 +8,7 @@ from hbanalysis.studies.input_curvature import InputCurvature
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
+from hbanalysis.studies.training_dynamics import TrainingDynamics
 
 __all__ = ["Parameter", "Study", "get", "names"]
 
@@ -17,6 +18,7 @@ _ALL: tuple[Study, ...] = (
     AttackReadings(),
     AdversarialTraining(),
     RobustSpectrum(),
+    TrainingDynamics(),
 )
 _STUDIES = {study.name: study for study in _ALL}
 
