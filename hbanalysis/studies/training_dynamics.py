@@ -129,9 +129,7 @@ class TrainingDynamics(Study):
         "min_tolerance": Parameter(float, "Relative error allowed for the smallest eigenvalue."),
         "batch_samples": Parameter(int, "Samples of all random batches for the batch sharpness together."),
         "epsilon": Parameter(float, "FGSM size in units of [0, 1]."),
-        "train_epsilon": Parameter(
-            float, "Cells whose training images take FGSM steps of this size; 0: plain."
-        ),
+        "train_epsilon": Parameter(float, "Cells whose training images take FGSM steps of this size; 0: plain."),
     }
     bands: ClassVar = {
         "epochs": (0.6, 1.7),
