@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from hbanalysis import paper
+from hbanalysis.dynamics_rules import follows_along_training, not_at_a_saddle, up_to_the_whole_set
 from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.frames import Family, distinct_titles, families, reached
 from hbanalysis.robust_rules import helps_and_costs, lower_curvature
@@ -25,12 +26,19 @@ UNDECIDED, NOT_YET_RUN = "undecided", "not yet run"
 _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = {
     "K1": larger_spectrum,
     "K2": accuracy_contrast,
+    "K3": not_at_a_saddle,
     "K4": less_robust,
     "K6": helps_and_costs,
     "K7": lower_curvature,
+    "K11": follows_along_training,
+    "K12": up_to_the_whole_set,
 }
 # The study whose rows decide a claim, where it is not the one of the batch sizes.
-_STUDIES = {"K6": "adversarial_training", "K7": "robust_spectrum"}
+_DYNAMICS = "training_dynamics"
+_STUDIES = {
+    **{"K6": "adversarial_training", "K7": "robust_spectrum"},
+    **dict.fromkeys(("K3", "K11", "K12"), _DYNAMICS),
+}
 _BATCH_SIZES = "spectrum_vs_batch"
 
 
@@ -194,6 +202,8 @@ def _outcome(test: Measured, deciding: bool, enough: bool) -> str:
         return NOT_YET_RUN
     if not enough:
         return UNDECIDED
+    if test.refuted:
+        return NOT_REPRODUCED
     if all(part.met for part in test.parts):
         return REPRODUCED
     if any(part.met is None for part in test.parts):

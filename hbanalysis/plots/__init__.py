@@ -7,6 +7,7 @@ one panel.
 
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
+from hbanalysis.plots.dynamics import beside_the_curvature, curvature_course, sharpness_course
 from hbanalysis.plots.history import training_history
 from hbanalysis.plots.inputs import (
     along_training,
@@ -26,8 +27,10 @@ from hbanalysis.plots.style import house_style
 __all__ = [
     "accuracy_matrices",
     "along_training",
+    "beside_the_curvature",
     "both_ends",
     "cg_sweep",
+    "curvature_course",
     "examples",
     "house_style",
     "input_curvature_vs_batch",
@@ -40,6 +43,7 @@ __all__ = [
     "rank_and_doubt",
     "robustness_and_inputs",
     "robustness_vs_batch",
+    "sharpness_course",
     "spectra",
     "spectral_density",
     "training_history",

@@ -77,15 +77,15 @@ PRESETS: dict[str, tuple[Block, ...]] = {
             TrainingConfig("digits", "M1", 20, train_samples=60, learning_rate=0.05, target_loss=0.5, max_epochs=30),
             (20, 60),
             (0,),
-            DynamicsMeasure(dense=2, growth=3.0, min_tolerance=0.5, batch_samples=80, test_samples=50),
+            DynamicsMeasure(1, 5.0, 0.1, 0.5, min_at_epochs=False, batch_samples=80, test_samples=50),
         ),
     ),
     "digits": (
         Block(
             _DIGITS,
-            (10, 50, 150),
+            (10, 50),
             (0, 1, 2),
-            DynamicsMeasure(1, 2.5, tolerance=0.03, min_tolerance=0.3, min_at_epochs=False, batch_samples=400),
+            DynamicsMeasure(1, 3.0, tolerance=0.05, min_tolerance=0.3, min_at_epochs=False, batch_samples=200),
         ),
     ),
     "mnist": (Block(_M1, (64, 1024), (0,), DynamicsMeasure()),),
