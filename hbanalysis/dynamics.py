@@ -112,6 +112,7 @@ def at_losses(rows: Sequence[Row]) -> pd.DataFrame:
                         "loss": threshold,
                         "batch_size": size,
                         "seeds": len(points),
+                        "measured loss": _geometric([p["loss_train"] for p in points]),
                         "lambda1": _geometric([p["lambda1_train"] for p in points]),
                         "lambda1 / loss": _geometric([p["lambda1_train"] / p["loss_train"] for p in points]),
                         "saddle": _geometric(smallest),

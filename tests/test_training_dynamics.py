@@ -158,6 +158,7 @@ def test_a_cell_measures_the_states_of_its_training(row, store):
     assert not (store.root / "work" / STUDY.key(cell)).exists()
 
 
+@pytest.mark.full
 def test_a_training_that_is_there_already_is_run_again_for_its_epochs(row, store, tmp_path):
     cell = STUDY.cells("tiny")[0]
     other = Store(tmp_path)
