@@ -37,6 +37,7 @@ STATE_NOTES = {"record", "place"}  # of a state to resume from
 
 Progress = Callable[[float], None]
 Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
+EpochEnd = Callable[[int, nn.Module], None]
 
 
 @dataclass
@@ -81,6 +82,7 @@ def train(
     *,
     start: Path | None = None,
     perturb: Perturb | None = None,
+    epoch_end: EpochEnd | None = None,
 ) -> Record:
     r"""Train a network, or finish a training that was interrupted, and keep its checkpoints in ``folder``.
 
@@ -100,6 +102,9 @@ def train(
             machine, versions and number of threads.
         start: Checkpoint to start from instead of the initialisation.
         perturb: Changes the images of a step, ``(model, images, labels) -> images``; must leave the model as it was.
+        epoch_end: Called after each epoch with its number (1, 2, ...) and the model, which it must leave as it was.
+            What it finds it keeps itself. After an interruption some epochs may be run again, with the same weights,
+            and it is called again for these; for a training that is there already it is not called.
 
     Raises:
         StoreError: The folder cannot be written, or holds a damaged file.
@@ -113,7 +118,7 @@ def train(
     if done.is_file():
         (folder / RESUME).unlink(missing_ok=True)  # left by a process that was killed between its last two steps
         return load_record(folder)
-    run = _Run(config, samples, folder, perturb)
+    run = _Run(config, samples, folder, perturb, epoch_end)
     if start is not None:
         checkpoints.restore(run.model, start)
     run.resume()
@@ -158,8 +163,16 @@ def load_record(folder: Path, *, check: bool = True) -> Record:
 class _Run:
     """The state of one training: model, optimiser, place in the epoch, sums since the last mark."""
 
-    def __init__(self, config: TrainingConfig, samples: Samples, folder: Path, perturb: Perturb | None) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        samples: Samples,
+        folder: Path,
+        perturb: Perturb | None,
+        epoch_end: EpochEnd | None,
+    ) -> None:
         self.config, self.samples, self.folder, self.perturb = config, samples, folder, perturb
+        self.epoch_end = epoch_end
         self.device = samples.images.device
         self.model = config.network_on(self.device).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
@@ -199,6 +212,8 @@ class _Run:
                     self.save()
                     saved = time.monotonic()
             self._end_epoch()
+            if self.epoch_end is not None and self.record.status != "diverged":
+                self.epoch_end(self.epoch, self.model)
         self.record.checkpoints[EPOCH_END] = self._keep(EPOCH_END)
 
     def _begin_epoch(self) -> None:

@@ -100,7 +100,7 @@ class Measured:
         design: the batch sizes and seeds that entered.
         size: an effect as large as the claim's, for telling a null from too wide an interval.
         remark: what the test leaves open.
-        refutes: whether one condition that is not met refutes the claim, however wide the interval.
+        refuted: whether a condition that decides against the claim by itself is met.
     """
 
     measure: str
@@ -111,7 +111,7 @@ class Measured:
     design: Design
     size: float | None = None
     remark: str = ""
-    refutes: bool = False
+    refuted: bool = False
 
 
 def larger_spectrum(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from hbanalysis import paper
 from hbanalysis.attack_rules import no_difference, survives
+from hbanalysis.dynamics_rules import follows_along_training, not_at_a_saddle, up_to_the_whole_set
 from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.frames import Family, distinct_titles, families, reached
 from hbanalysis.robust_rules import helps_and_costs, lower_curvature, negative_single_samples
@@ -27,20 +28,26 @@ UNDECIDED, NOT_YET_RUN = "undecided", "not yet run"
 _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = {
     "K1": larger_spectrum,
     "K2": accuracy_contrast,
+    "K3": not_at_a_saddle,
     "K4": less_robust,
     "K4 survives": survives,
     "K6": helps_and_costs,
     "K7": lower_curvature,
     "K8": negative_single_samples,
+    "K11": follows_along_training,
+    "K12": up_to_the_whole_set,
     "K13": scale_free,
     "K14": no_difference,
 }
 # The study whose rows decide a claim, where it is not the one of the batch sizes.
 _STUDIES = {
+    "K3": "training_dynamics",
     "K4 survives": "robustness_vs_batch",
     "K6": "adversarial_training",
     "K7": "robust_spectrum",
     "K8": "robust_spectrum",
+    "K11": "training_dynamics",
+    "K12": "training_dynamics",
     "K13": "loss_landscape",
     "K14": "robustness_vs_batch",
 }
@@ -209,14 +216,14 @@ def _outcome(test: Measured, deciding: bool, enough: bool) -> str:
         return NOT_YET_RUN
     if not enough:
         return UNDECIDED
+    if test.refuted:
+        return NOT_REPRODUCED
     if all(part.met for part in test.parts):
         return REPRODUCED
     if any(part.met is None for part in test.parts):
         return UNDECIDED
     if all(test.signs):
         return PARTLY
-    if test.refutes:
-        return NOT_REPRODUCED
     # Too wide to tell: neither no effect at all nor one as large as the claim's is excluded.
     wide = test.interval.contains(0.0) and (test.size is None or test.interval.contains(test.size))
     return UNDECIDED if wide else NOT_REPRODUCED

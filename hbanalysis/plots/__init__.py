@@ -7,6 +7,7 @@ one panel.
 
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
+from hbanalysis.plots.dynamics import beside_the_curvature, curvature_course, sharpness_course
 from hbanalysis.plots.factorial import rate_over_batch
 from hbanalysis.plots.history import training_history
 from hbanalysis.plots.inputs import (
@@ -31,9 +32,11 @@ __all__ = [
     "accuracy_matrices",
     "along_training",
     "attacks_vs_batch",
+    "beside_the_curvature",
     "both_ends",
     "cg_sweep",
     "contours",
+    "curvature_course",
     "examples",
     "house_style",
     "input_curvature_vs_batch",
@@ -49,6 +52,7 @@ __all__ = [
     "robustness_vs_batch",
     "scale_free_vs_batch",
     "second_order",
+    "sharpness_course",
     "spectra",
     "spectral_density",
     "steps_vs_batch",

@@ -11,6 +11,7 @@ from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.robustness_vs_batch import RobustnessVsBatch
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
+from hbanalysis.studies.training_dynamics import TrainingDynamics
 
 __all__ = ["Parameter", "Study", "get", "names"]
 
@@ -23,6 +24,7 @@ _ALL: tuple[Study, ...] = (
     AdversarialTraining(),
     RobustSpectrum(),
     LossLandscape(),
+    TrainingDynamics(),
 )
 _STUDIES = {study.name: study for study in _ALL}
 

@@ -114,6 +114,7 @@ class CellRun:
         key: str,
         report: CellProgress,
         phase: str = "training",
+        folder: Path | None = None,
         **how: Any,
     ) -> Trained:
         """Run a training of any kind, or finish it; what was done so far is kept if ``report`` raises.
@@ -125,6 +126,7 @@ class CellRun:
             key: Names its checkpoints.
             report: Told the phase and the fraction of the training done.
             phase: What the progress calls it.
+            folder: Where its checkpoints go instead of the store's folder for the key.
             how: See `training.train`.
         """
 
@@ -135,7 +137,8 @@ class CellRun:
                 self.work.save()
                 raise
 
-        folder, lock = self._store.checkpoint_folder(key), KeyLock(self._store.root, f"training-{key}")
+        folder = folder or self._store.checkpoint_folder(key)
+        lock = KeyLock(self._store.root, f"training-{key}")
         lock.acquire(check=partial(report, f"waiting for the same {phase}", 0.0))
         with lock:
             record = training.train(config, self.samples, folder, step, **how)

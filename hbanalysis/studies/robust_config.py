@@ -124,6 +124,6 @@ def trained_copy(
     Raises:
         NumericalError: The training diverged.
     """
-    how = {"start": original.path, "perturb": adversary.attacks().get(model)}
+    how: dict[str, Any] = {"start": original.path, "perturb": adversary.attacks().get(model)}
     config, key = robust.training(run.config), robust.key(run.config, adversary, model)
     return run.continued(config, key, report, f"training {model}", **how).demanded(model)
