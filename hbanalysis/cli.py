@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hbanalysis import __version__
+from hbanalysis import __version__, cli_files
+from hbanalysis.cli_files import DataRoot, StorePath
 from hbanalysis.errors import InputError, NumericalError, StoreError
 
 if TYPE_CHECKING:
-    from hbanalysis.archive import Contents
     from hbanalysis.store import Store
 
 # The time budget of a command counts from here, since importing torch takes seconds of it.
@@ -34,22 +34,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="List and fetch data sets.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data_app, name="data")
-archive_app = typer.Typer(help="Rows with their checkpoints in one file.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(archive_app, name="archive")
-store_app = typer.Typer(help="Look after the local store.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(store_app, name="store")
+for files in (cli_files.data, cli_files.archive, cli_files.store):
+    app.add_typer(files)
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:0, ...; default: cuda where present.")]
-StorePath = Annotated[
-    Path | None,
-    typer.Option("--store", help="Local store; default: HBANALYSIS_STORE, else the user's cache folder."),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--root", help="Data folder; default: HBANALYSIS_DATA, else the user's cache folder."),
-]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: one a core, one on CUDA.")]
 Threads = Annotated[int, typer.Option(help="Threads of each worker process.")]
 
@@ -61,44 +49,6 @@ def _version(
     if version:
         print(__version__)
         raise typer.Exit
-
-
-@data_app.command("list")
-def data_list(root: DataRoot = None) -> None:
-    """List data sets: samples, whether they are here, where they come from."""
-    from hbanalysis import data
-
-    for name in data.names():
-        one = data.describe(name)
-        there = "embedded" if one.loader is None else "here" if data.available(name, root) else "not here"
-        splits = ", ".join(f"{split} {size:,}" for split, size in one.splits.items())
-        print(f"{name:14} {there:9} {splits}; {'x'.join(map(str, one.shape))}; {one.source}")
-    print(f"Data folder: {data.root(root)}")
-
-
-@data_app.command("fetch")
-def data_fetch(name: str, root: DataRoot = None) -> None:
-    """Download data set NAME by torchvision, with its checksums."""
-    from hbanalysis import data
-
-    print(f"{name} is in {data.fetch(name, root)}")
-
-
-@store_app.command("verify")
-def store_verify(
-    store: StorePath = None,
-    book: Annotated[bool, typer.Option("--published", help="Check the published rows instead.")] = False,
-    root: DataRoot = None,
-) -> int:
-    """Check every row, checkpoint, piece of unfinished work and data file by its checksum; name what is damaged."""
-    from hbanalysis import data, store_check
-    from hbanalysis.store import Store, published
-
-    # A data folder that nobody named need not exist.
-    where = root or (data.root() if data.root().is_dir() and not book else None)
-    report = store_check.check(published() if book else Store(store), where)
-    print(report.text())
-    return report.exit_code
 
 
 @app.command()
@@ -285,40 +235,6 @@ def publish(
     if notebooks:
         changed_notebooks = runner.publish(progress=sys.stderr.isatty())
         print("Notebooks changed: " + (", ".join(path.name for path in changed_notebooks) or "none"))
-
-
-@archive_app.command("write")
-def archive_write(
-    target: Path,
-    study: Annotated[list[str] | None, typer.Option(help="Studies; default: all.")] = None,
-    scale: Annotated[list[str] | None, typer.Option(help="Scale labels; default: all.")] = None,
-    store: StorePath = None,
-) -> None:
-    """Write rows of the local store with the checkpoints behind them into the file TARGET."""
-    from hbanalysis import archive, studies
-    from hbanalysis.store import Store
-
-    place = Store(store)
-    names = [studies.get(name).name for name in study or studies.names()]
-    rows = [row for name in names for row in place.rows(name) if not scale or row.scale in scale]
-    _say_archive(target, archive.write(target, place, rows))
-
-
-@archive_app.command("read")
-def archive_read(
-    source: Path,
-    sha256: Annotated[str | None, typer.Option(help="What the file should be; its beginning is enough.")] = None,
-    store: StorePath = None,
-) -> None:
-    """Check the archive SOURCE and put its rows and checkpoints into the local store."""
-    from hbanalysis import archive
-    from hbanalysis.store import Store
-
-    _say_archive(source, archive.read(source, Store(store), sha256))
-
-
-def _say_archive(path: Path, found: "Contents") -> None:
-    print(f"{path}: {len(found.rows)} rows, {found.checkpoints} trainings, sha256 {found.sha256}")
 
 
 @app.command()
