@@ -17,6 +17,7 @@ _BESIDE = {
     "gradient_norm_train": "gradient norm",
     "fgsm_test": "accuracy under FGSM (%)",
 }
+_ENDS = ("smallest batch", "largest batch")
 _LOWER, _UPPER, _ROBUST = "--", ":", "-."
 
 
@@ -63,7 +64,7 @@ def curvature_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
 
 
 def sharpness_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
-    """Draw the batch sharpness with its standard error, and lambda1 thin beside it, against epochs.
+    """Draw the batch sharpness with its standard error, and lambda1 thin beside it, for the two extreme batch sizes.
 
     Args:
         rows: Rows of `training_dynamics`.
@@ -75,13 +76,14 @@ def sharpness_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         InputError: There is no row.
     """
     data, families = _data(rows), groups(rows)
-    titles = {size: f"B = {size}" for size in sorted(data["batch_size"].unique())}
-    figure, axes = grid(list(families), list(titles.values()))
+    figure, axes = grid(list(families), list(_ENDS))
     looks = batch_looks(data["batch_size"])
     for one, group in families.items():
         part = of_family(data, one)
-        for size, title in titles.items():
-            panel = axes[one, title]
+        sizes = sorted(int(size) for size in part["batch_size"].unique())
+        for size, end in zip((sizes[0], sizes[-1]), _ENDS, strict=True):
+            panel = axes[one, end]
+            panel.set_title(f"B = {size}")
             for _, path in part[(part["batch_size"] == size) & (part["train_epsilon"] == 0)].groupby("seed"):
                 shown = path[path["epoch"] > 0]
                 errors = shown["sharpness_error"].fillna(0.0)
@@ -94,7 +96,7 @@ def sharpness_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
             panel.set_xscale("log")
             panel.set_yscale("symlog", linthresh=1.0)
             panel.set_xlabel("epoch")
-        axes[one, next(iter(titles.values()))].set_ylabel("curvature")
+        axes[one, _ENDS[0]].set_ylabel("curvature")
     legend(figure, looks, "batch sharpness", [*_stability_keys(), line_key("largest eigenvalue", linewidth=1.0)])
     return figure, data
 
