@@ -117,10 +117,10 @@ def compute_all_starved(root: str, count: int, most: int) -> None:
     compute_all(root, count)
 
 
-def compute_all_killed(root: str, number: int, after: bool) -> None:
+def compute_all_killed(root: str, count: int, number: int, after: bool) -> None:
     """The same, killed just before or after the file of that number gets its name."""
     _kill_at_rename(number, after)
-    compute_all(root)
+    compute_all(root, count)
 
 
 def put_row_without_rights(root: str) -> None:

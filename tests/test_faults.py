@@ -53,18 +53,18 @@ def test_kill_at_random_moments_of_a_sweep(kills: int, cells: int, tmp_path: Pat
 
 @pytest.mark.full
 @pytest.mark.survives("Killed processes")
-def test_kill_around_every_write_of_a_sweep(tmp_path: Path):
-    """`kill -9` just before and just after each single file of a sweep gets its name, one after the other: the same."""
+def test_kill_around_every_write_of_a_cell(tmp_path: Path):
+    """`kill -9` just before and just after each single file of a cell gets its name, one after the other: the same."""
     for after in (False, True):
         for number in range(1, 500):
             root = tmp_path / f"{number}{after}"
-            process = faults.start(faults.compute_all_killed, str(root), number, after)
+            process = faults.start(faults.compute_all_killed, str(root), 1, number, after)
             process.join()
             if process.exitcode == 0:
                 break
             assert process.exitcode == -signal.SIGKILL
-            faults.finish(faults.compute_all, str(root))
-            assert_same_rows(root)
+            faults.finish(faults.compute_all, str(root), 1)
+            assert_same_rows(root, 1)
             shutil.rmtree(root)
         assert 10 < number < 499
 
