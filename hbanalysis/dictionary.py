@@ -106,6 +106,8 @@ QUANTITIES = {
     "history.*.learning_rate": "learning rate during the epoch",
     "samples": "number of training samples",
     "replayed": "whether a finished training was run again for its epochs",
+    "at_target.epoch": "epoch of the first crossing of the target",
+    "at_target.step": "steps of SGD until the first crossing of the target",
     "peak.lambda1": "largest lambda1 of all measured states",
     "peak.epoch": "epoch of that state",
     "peak.step": "steps of SGD until that state",
