@@ -85,7 +85,8 @@ def standings(rows: Iterable[Row]) -> list[Standing]:
     """
     given = list(rows)
     lines = [line for table in _TABLES for line in table(given).to_dict("records")]
-    return [_standing(claim, [line for line in lines if line["claim"] == claim.id]) for claim in paper.claims()]
+    # A condition that is judged by itself is named after its claim: "K4 survives".
+    return [_standing(claim, [o for o in lines if o["claim"].split()[0] == claim.id]) for claim in paper.claims()]
 
 
 def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> str:
@@ -145,7 +146,8 @@ def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
     for line in sorted(lines, key=lambda line: scale_order(line["scale"])):
         direction = line["same direction here"]
         if line["scale"] and line not in deciding and direction and direction != _SILENT:
-            where = line["scale"] + (", fixed lr / B" if line["trained"].endswith(", fixed lr / B") else "")
+            what = line["claim"].split()[1:] + (["fixed lr / B"] if line["trained"].endswith("fixed lr / B") else [])
+            where = ", ".join([line["scale"], *what])
             others.setdefault(where, set()).add(direction)
     known = claim.study in studies.names() and (NOTEBOOKS / f"{claim.page}.ipynb").is_file()
     return Standing(
