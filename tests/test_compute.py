@@ -129,13 +129,18 @@ def test_a_device_that_does_not_exist_is_refused():
         compute.uses_cuda("gpu3")
 
 
-def test_longest_cells_come_first(tmp_path: Path):
-    study = studies.get(STUDY)
-    tasks = [compute.Task.of(study, cell) for cell in study.cells("digits")]
-    with compute.Display({task.key: task.cost for task in tasks}, False) as display:
-        schedule = compute._Schedule(tasks, Store(tmp_path), {}, compute.Outcome(), display, None)
-    costs = [task.cost for task in schedule._pending]
-    assert costs == sorted(costs, reverse=True)
+@pytest.mark.parametrize("longest_first", [True, False])
+def test_longest_cells_come_first_unless_the_order_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_first: bool
+):
+    monkeypatch.setenv("HBANALYSIS_DATA", str(tmp_path / "nothing"))  # every cell fails at once, in its turn
+    cells = studies.get(STUDY).cells("mnist", batch_sizes=[1024, 64, 2048, 256])
+    work = [(STUDY, cell) for cell in cells]
+    outcome = compute.run(work, Store(tmp_path), workers=1, show=False, longest_first=longest_first)
+    costs = [failure.task.cost for failure in outcome.failed]
+    given = [studies.get(STUDY).cost(cell) for cell in cells]
+    assert given != sorted(given, reverse=True)
+    assert costs == (sorted(given, reverse=True) if longest_first else given)
 
 
 def test_safe_points_stop_before_the_next_one_would_be_too_late():

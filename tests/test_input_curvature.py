@@ -28,8 +28,10 @@ def computed(tmp_path_factory):
 
 @pytest.mark.parametrize("scale", ["digits", "mnist", "small", "paper"])
 def test_trainings_are_those_of_the_batch_size_study(scale):
-    other = studies.get("spectrum_vs_batch")
-    assert {c.training.key for c in STUDY.cells(scale)} == {c.training.key for c in other.cells(scale)}
+    theirs = [c.training for c in studies.get("spectrum_vs_batch").cells(scale)]
+    # Of the paper's tables only the first one has columns of input curvature: ReLU, on MNIST and CIFAR-10.
+    chosen = {t.key for t in theirs if t.activation == "relu" and t.dataset != "cifar100"}
+    assert {c.training.key for c in STUDY.cells(scale)} == chosen
 
 
 def test_configuration_and_cell_are_the_same_thing():

@@ -189,7 +189,8 @@ def test_trainings_are_those_of_the_study_of_batch_sizes():
 
 def test_planes_are_measured_at_the_ends_of_every_preset():
     def with_planes(scale, **chosen):
-        return sorted({c.training.batch_size for c in STUDY.cells(scale, **chosen) if c.measure.planes})
+        cells = [c for c in STUDY.cells(scale, **chosen) if c.measure.planes and c.training.activation == "relu"]
+        return sorted({c.training.batch_size for c in cells})
 
     assert with_planes("digits") == [16, 256]
     assert with_planes("mnist") == [64, 1024]
