@@ -45,10 +45,14 @@ WORDS = ["--scale", "tiny", *(word for key, value in OVERRIDES.items() for word 
 
 @cache
 def server() -> Any:
-    """Start the server once a test process; it ends with it."""
+    """Start the server once a test process, and wait for its imports; it ends with the test process."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults"])
+    first = context.Process(target=nothing)
+    first.start()
+    first.join()
+    assert first.exitcode == 0
     return context
 
 
@@ -97,6 +101,10 @@ def kill_within(seconds: float, target: Callable[..., None], *given: Any) -> boo
     return process.exitcode == -signal.SIGKILL
 
 
+def nothing() -> None:
+    """End at once: what a first process waits for is the server."""
+
+
 def cells() -> list[Any]:
     return studies.get(STUDY).cells("tiny", **OVERRIDES)
 
@@ -141,13 +149,13 @@ def run_without_rights(root: str, study: str) -> None:
     compute.run([(study, studies.get(study).cells("tiny")[0])], Store(root), show=False)
 
 
-def publish_rows(root: str, count: int, factor: float) -> None:
-    store.publish(rows(count, factor), root)
+def publish_rows(root: str, rows: list[Row]) -> None:
+    store.publish(rows, root)
 
 
-def publish_rows_killed(root: str, count: int, factor: float, number: int, after: bool) -> None:
+def publish_rows_killed(root: str, rows: list[Row], number: int, after: bool) -> None:
     _kill_at_rename(number, after)
-    publish_rows(root, count, factor)
+    publish_rows(root, rows)
 
 
 def write_file_forever(path: str, size: int) -> None:

@@ -140,25 +140,20 @@ def test_kill_of_command_and_worker_again_and_again(tmp_path: Path):
 def test_kill_at_random_moments_of_a_publish(kills: int, tmp_path: Path):
     """`kill -9` at a random moment while rows are published over older ones: each row is the old or the new one,
     complete; publishing again ends with all of the new ones and leaves nothing half-written."""
-    count, old, new = 20, 1.0, 2.0
-    seconds = faults.finish(faults.publish_rows, str(tmp_path / "new"), count, new)
-    expected = {
-        row.key: (row.to_json(), again.to_json()) for row, again in zip(*map(rows_of(count), (old, new)), strict=True)
-    }
+    old, new = faults.rows(20), faults.rows(20, 2.0)
+    texts = {row.key: (row.to_json(), again.to_json()) for row, again in zip(old, new, strict=True)}
+    seconds = faults.finish(faults.publish_rows, str(tmp_path / "new"), new)
     for number in range(kills):
         root = tmp_path / str(number)
-        faults.publish_rows(str(root), count, old)
-        while not faults.kill_within(seconds, faults.publish_rows, str(root), count, new):
-            faults.publish_rows(str(root), count, old)
-        texts = {row.key: row.to_json() for row in PublishedRows(root).rows()}
-        assert all(text in expected[key] for key, text in texts.items()) and len(texts) == count
-        faults.publish_rows(str(root), count, new)
-        assert {row.key: row.to_json() for row in PublishedRows(root).rows()} == {k: v[1] for k, v in expected.items()}
-        assert len([path for path in root.rglob("*") if path.is_file()]) == count
-
-
-def rows_of(count: int):
-    return lambda factor: faults.rows(count, factor)
+        faults.publish_rows(str(root), old)
+        while not faults.kill_within(seconds, faults.publish_rows, str(root), new):
+            faults.publish_rows(str(root), old)
+        there = {row.key: row.to_json() for row in PublishedRows(root).rows()}
+        assert there.keys() == texts.keys()
+        assert all(text in texts[key] for key, text in there.items())
+        faults.publish_rows(str(root), new)
+        assert {row.key: row.to_json() for row in PublishedRows(root).rows()} == {k: v[1] for k, v in texts.items()}
+        assert len([path for path in root.rglob("*") if path.is_file()]) == len(new)
 
 
 @pytest.mark.survives("Killed processes")
@@ -167,12 +162,12 @@ def test_kill_around_each_row_of_a_publish(after: bool, tmp_path: Path):
     """`kill -9` just before and just after a published row gets its name, for each row in turn: the same."""
     for number in (1, 2, 3):
         root = tmp_path / str(number)
-        process = faults.start(faults.publish_rows_killed, str(root), 3, 1.0, number, after)
+        process = faults.start(faults.publish_rows_killed, str(root), faults.rows(3), number, after)
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert len(PublishedRows(root).rows()) == number - (not after)
         assert len(faults.unfinished(root)) == (not after)
-        faults.publish_rows(str(root), 3, 1.0)
+        faults.publish_rows(str(root), faults.rows(3))
         assert len(PublishedRows(root).rows()) == 3
         assert faults.unfinished(root) == []
 
