@@ -121,7 +121,10 @@ def run(
     todo: list[Task] = []
     for task in wanted.values():
         try:
-            (todo if store.get(task.study, task.key) is None else outcome.present).append(task)
+            there = store.get(task.study, task.key) is not None
+            (outcome.present if there else todo).append(task)
+            if there:
+                store.discard_work(task.key)
         except StoreError as error:
             outcome.failed.append(Failure(task, str(error)))
             if show is not False:

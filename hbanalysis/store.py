@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -213,6 +214,10 @@ class Store:
     def work_folder(self, key: str) -> Path:
         """Return the folder of one cell's unfinished work (made when written to)."""
         return self.root / "work" / plain_name("key", key)
+
+    def discard_work(self, key: str) -> None:
+        """Remove what a cell that has its row left of unfinished work, as a process killed at that moment does."""
+        shutil.rmtree(self.work_folder(key), ignore_errors=True)
 
     def read(self, path: Path) -> Row:
         """Read the row in a file of this store.

@@ -97,6 +97,7 @@ def compute_cell(
     with lock:
         row = store.get(study.name, key)
         if row is not None:
+            store.discard_work(key)
             return row, False
         return study.compute(cell, store, device=device, progress=progress), True
 
