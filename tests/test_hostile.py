@@ -53,8 +53,8 @@ def _is(node: ast.expr | None, value: bool) -> bool:
 
 @pytest.mark.survives("Files that hold code")
 def test_no_module_can_run_what_a_file_holds():
-    """No module of the package loads a pickle, an archive or unsafe YAML, evaluates text, or gives text to a shell;
-    checkpoints are safetensors, rows and records JSON."""
+    """No module of the package loads a pickle or unsafe YAML, unpacks an archive by the names in it, evaluates text, or
+    gives text to a shell; checkpoints are safetensors, rows and records JSON."""
     found = {path.relative_to(ROOT).as_posix(): dangers(path.read_text(encoding="utf-8")) for path in CODE}
     assert len(found) > 100
     assert {path: what for path, what in found.items() if what} == {}
