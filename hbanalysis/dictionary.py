@@ -171,7 +171,7 @@ PATTERNS = {
     "sweep.*clipped": "test accuracy under a Newton attack after so many iterations, clamped to valid pixels",
     "sweep.*": "test accuracy under a Newton attack after so many iterations, not clamped",
     "pictures.*.shape.*": "shape of an image that is kept for a figure",
-    "pictures.*.base64": "its values in 256 steps from low to high, in URL-safe base64",
+    "pictures.*.hex": "its values in 256 steps from low to high, two hexadecimal digits each",
     "pictures.*.low": "the smallest value in it",
     "pictures.*.high": "the largest value in it",
     "pictures.*.confidence": "probability of the predicted class",

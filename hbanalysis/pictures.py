@@ -1,6 +1,5 @@
-"""Images inside rows: eight bits a value as text (base64 in its URL-safe alphabet), with the range they stand for."""
+"""Images inside rows: eight bits a value as hexadecimal digits, with the range they stand for."""
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +22,11 @@ def encoded(image: Any) -> dict[str, Any]:
         "shape": list(values.shape),
         "low": low,
         "high": high,
-        "base64": base64.urlsafe_b64encode(steps.tobytes()).decode(),
+        "hex": steps.tobytes().hex(),
     }
 
 
 def decoded(entry: Mapping[str, Any]) -> np.ndarray:
     """Return the image ``(C, H, W)`` in float64, to within half a step of its range."""
-    steps = np.frombuffer(base64.urlsafe_b64decode(entry["base64"]), dtype=np.uint8).reshape(entry["shape"])
+    steps = np.frombuffer(bytes.fromhex(entry["hex"]), dtype=np.uint8).reshape(entry["shape"])
     return entry["low"] + steps / _LEVELS * (entry["high"] - entry["low"])
