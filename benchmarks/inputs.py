@@ -19,7 +19,9 @@ from torch.nn import functional as F
 
 import hbanalysis as hb
 from benchmarks.costs import FORMATS
-from hbanalysis import data, losses, networks, provenance
+from hbanalysis import data, networks
+from hbanalysis.operators import losses
+from hbanalysis.store import provenance
 
 CHUNKS = (25, 50, 100)
 STOP = 1e-4  # relative change of the eigenvalue at which power iteration stops, as in the paper

@@ -19,8 +19,7 @@ from benchmarks.peers import BASES, TOLERANCES, Entry, K, Task
 from benchmarks.reference import reference
 from benchmarks.rounds import Rounds, score
 from hbanalysis import checkpoints, data
-from hbanalysis.training import train
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig, train
 
 SCREENED = "hbanalysis auto, check=False"
 PASSES = 2  # of PyHessian that are timed

@@ -11,7 +11,7 @@ from torch import Tensor
 import hbanalysis as hb
 from benchmarks.peers import K, Task
 from hbanalysis import checkpoints
-from hbanalysis.krylov import KrylovSpace
+from hbanalysis.eigen.krylov import KrylovSpace
 
 STEPS = 120  # dimension of the Krylov space in which ARPACK's runs are followed
 GUARD = 4  # vectors beyond the wanted ones in the float64 Rayleigh-Ritz step

@@ -10,7 +10,7 @@ import scipy
 
 from benchmarks import peers
 from benchmarks.peers import Answer, Entry, K, Task
-from hbanalysis import provenance
+from hbanalysis.store import provenance
 
 RIGHT = 1e-4
 MISSING = 1e-3

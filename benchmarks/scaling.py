@@ -19,8 +19,9 @@ import hbanalysis as hb
 from benchmarks import costs
 from benchmarks.large import Size, task_of
 from benchmarks.peers import K
-from hbanalysis import checkpoints, data, networks, provenance
-from hbanalysis.screening import plan
+from hbanalysis import checkpoints, data, networks
+from hbanalysis.eigen.screening import plan
+from hbanalysis.store import provenance
 from hbanalysis.training import stem
 
 SAMPLES = (1000, 2000, 4000, 8000)  # of MNIST, for M1

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hbanalysis import attacks, distributed
-    from hbanalysis.eigen import Eigenpairs, eigsh, power_iteration
+    from hbanalysis.eigen import (
+        Eigenpairs,
+        SpectralDensity,
+        TraceEstimate,
+        eigsh,
+        power_iteration,
+        spectral_density,
+        trace,
+    )
     from hbanalysis.errors import ConvergenceWarning, GeneralPathWarning, InputError, NumericalError, RankWarning
     from hbanalysis.inputs import (
         InputHessian,
@@ -22,8 +30,6 @@ if TYPE_CHECKING:
         newton_direction,
     )
     from hbanalysis.operators import GaussNewton, Scaled, SciPyOperator, WeightHessian, as_operator
-    from hbanalysis.spectrum import SpectralDensity, spectral_density
-    from hbanalysis.traces import TraceEstimate, trace
 
 __version__ = "0.1.0"
 __all__ = [
@@ -71,8 +77,8 @@ _HOMES = {
     "RankWarning": "errors",
     "Scaled": "operators",
     "SciPyOperator": "operators",
-    "SpectralDensity": "spectrum",
-    "TraceEstimate": "traces",
+    "SpectralDensity": "eigen",
+    "TraceEstimate": "eigen",
     "WeightHessian": "operators",
     "as_operator": "operators",
     "boundary_distance": "inputs",
@@ -82,8 +88,8 @@ _HOMES = {
     "logit_jacobians": "inputs",
     "newton_direction": "inputs",
     "power_iteration": "eigen",
-    "spectral_density": "spectrum",
-    "trace": "traces",
+    "spectral_density": "eigen",
+    "trace": "eigen",
 }
 
 

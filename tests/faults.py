@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from hbanalysis import files, provenance, store, studies, training
-from hbanalysis.store import Row, Store
+from hbanalysis import files, store, studies, training
+from hbanalysis.running.worker import compute_cell
+from hbanalysis.store import Row, Store, provenance
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
-from hbanalysis.worker import compute_cell
 from tests.flow_rows import PROJECT, STUDY, made_up_row
 
 # The scale tiny, made smaller still.
@@ -112,7 +112,7 @@ def cells() -> list[Any]:
 def compute_all(root: str, count: int = 2) -> None:
     """What a worker of ``hbanalysis run`` does with the first cells, the state of a training kept at every step."""
     torch.set_num_threads(1)
-    training.SAVE_EVERY = 0.0
+    training.loop.SAVE_EVERY = 0.0
     place = Store(root)
     files.sweep(place.root)
     for cell in cells()[:count]:
@@ -143,7 +143,7 @@ def read_rows_without_rights(root: str) -> None:
 
 
 def run_without_rights(root: str, study: str) -> None:
-    from hbanalysis import compute
+    from hbanalysis.running import compute
 
     _drop_capabilities()
     compute.run([(study, studies.get(study).cells("tiny")[0])], Store(root), show=False)

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hbanalysis import compute, studies
+from hbanalysis import studies
 from hbanalysis.files import write_atomically
+from hbanalysis.running import compute
 from hbanalysis.store import Row, Store
 
 STUDY = "spectrum_vs_batch"

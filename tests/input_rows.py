@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from hbanalysis.pictures import encoded
 from hbanalysis.store import Row, row_key
+from hbanalysis.store.pictures import encoded
 from tests.synthetic_rows import make_row
 
 STUDY = "input_curvature"

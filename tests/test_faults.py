@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from hbanalysis import cli, compute, files, store_check, studies
+from hbanalysis import files, studies
+from hbanalysis.cli import commands as cli
 from hbanalysis.errors import StoreError
-from hbanalysis.locks import KeyLock
+from hbanalysis.records import store_check
+from hbanalysis.running import compute
 from hbanalysis.store import PublishedRows, Store
+from hbanalysis.store.locks import KeyLock
 from tests import faults
 from tests.flow_rows import PROJECT, STUDY
 

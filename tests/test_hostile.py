@@ -10,8 +10,10 @@ import nbformat
 import pytest
 import torch
 
-from hbanalysis import arguments, checkpoints, cli, data, data_files, files, notebooks, training
+from hbanalysis import arguments, checkpoints, data, data_files, files, training
+from hbanalysis.cli import commands as cli
 from hbanalysis.errors import InputError, MissingDataError, StoreError
+from hbanalysis.publishing import notebooks
 from hbanalysis.store import PublishedRows, Row, Store, publish, row_key
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from hbanalysis import paper, scoreboard, store
+from hbanalysis import paper, store
+from hbanalysis.claims import scoreboard
 
 
 class Claims(SphinxDirective):

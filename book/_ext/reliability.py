@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from hbanalysis.notebooks import ROOT
+from hbanalysis.publishing.notebooks import ROOT
 
 MARK = "survives"
 TIERS = {"quick": "`make test`", "full": "`make test-full`", "both": "`make test`; more often in `make test-full`"}

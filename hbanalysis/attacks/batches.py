@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from hbanalysis.attacks.geometry import Clip, clipped
 from hbanalysis.attacks.gradients import SOFTMAX, logits_of
 from hbanalysis.errors import InputError, require, unknown_name
-from hbanalysis.guards import check_model, differentiation, unwrapped
 from hbanalysis.memory import available
-from hbanalysis.products import graph_bytes
+from hbanalysis.operators.guards import check_model, differentiation, unwrapped
+from hbanalysis.operators.products import graph_bytes
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # an attack of fixed size: (model, x, labels) -> x_adv
 Step = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # the same for a chunk with one eps (n,) a sample

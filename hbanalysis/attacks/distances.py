@@ -14,7 +14,7 @@ from hbanalysis.attacks.evaluation import still_correct
 from hbanalysis.attacks.geometry import Clip, ascent
 from hbanalysis.attacks.projected_gradient import pgd
 from hbanalysis.errors import InputError, require
-from hbanalysis.guards import unwrapped
+from hbanalysis.operators.guards import unwrapped
 
 SizedAttack = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # (model, x, labels, eps) with eps (n,)
 _FIRST = 1 / 256  # of the upper end: where the search begins

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hbanalysis.attacks.batches import Attack, check_images, chunks
 from hbanalysis.attacks.gradients import check_logits, logits_of
 from hbanalysis.errors import require
-from hbanalysis.guards import differentiation, unwrapped
+from hbanalysis.operators.guards import differentiation, unwrapped
 
 
 def still_correct(model: nn.Module, x: Tensor, labels: Tensor, *, batch_size: int | None = None) -> Bool[Tensor, " n"]:

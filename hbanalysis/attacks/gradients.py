@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hbanalysis.errors import InputError, NumericalError, require
-from hbanalysis.guards import once_differentiable_functions, twice_differentiable
+from hbanalysis.operators.guards import once_differentiable_functions, twice_differentiable
 
 SOFTMAX = ("relative", "plain")
 

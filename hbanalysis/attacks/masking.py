@@ -13,8 +13,8 @@ from hbanalysis.attacks.first_order import fgsm, iterated_fgsm
 from hbanalysis.attacks.gradients import gradient, logits_of
 from hbanalysis.attacks.projected_gradient import pgd
 from hbanalysis.errors import require
-from hbanalysis.guards import differentiation, unwrapped
-from hbanalysis.losses import cross_entropy
+from hbanalysis.operators.guards import differentiation, unwrapped
+from hbanalysis.operators.losses import cross_entropy
 
 TINY_LOSS = 2.0**-24  # half the rounding unit of float32 at 1: below it p_y is 1
 _MORE = 4  # times as many steps in the attack that shows whether the steps were too few

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hbanalysis.errors import InputError, NumericalError, require
-from hbanalysis.guards import check_model, differentiation, twice_differentiable, unwrapped
 from hbanalysis.memory import available
-from hbanalysis.objective import logits_of
-from hbanalysis.products import graph_bytes
+from hbanalysis.operators.guards import check_model, differentiation, twice_differentiable, unwrapped
+from hbanalysis.operators.objective import logits_of
+from hbanalysis.operators.products import graph_bytes
 
 _LARGEST_CHUNK = {"cpu": 50, "cuda": 1000}
 _LARGEST_BUDGET = 1 << 30  # bytes on a CPU; larger chunks are no faster there

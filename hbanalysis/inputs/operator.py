@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import require
-from hbanalysis.guards import once_differentiable_functions, twice_differentiable, versions, weights_sum
 from hbanalysis.inputs.logits import LogitMap, Piece, check_finite
-from hbanalysis.losses import cross_entropy
-from hbanalysis.products import graph_bytes
+from hbanalysis.operators.guards import once_differentiable_functions, twice_differentiable, versions, weights_sum
+from hbanalysis.operators.losses import cross_entropy
+from hbanalysis.operators.products import graph_bytes
 
 _WORKING = 2  # a product needs about as much as the graphs of its samples once more
 

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hbanalysis.errors import InputError
-from hbanalysis.frames import families
 from hbanalysis.lineup import ATTACKS
-from hbanalysis.pictures import decoded
 from hbanalysis.plots.style import grid, house_style, legend, line_key
-from hbanalysis.robustness import original_line, paper_matrix, sweep
 from hbanalysis.store import Row
+from hbanalysis.store.pictures import decoded
+from hbanalysis.tables.frames import families
+from hbanalysis.tables.robustness import original_line, paper_matrix, sweep
 
 _COLORS = {"FHSM": "#3b528b", "L2HESS": "#5ec962"}
 _LINES = {"loss_train": ("#440154", "-"), "loss_test": ("#21918c", "-"), "loss_attacked": ("#b35806", "--")}

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hbanalysis.dynamics import groups, stability_lines
 from hbanalysis.plots.series import PLACE, cell, of_family, place
 from hbanalysis.plots.style import batch_looks, grid, legend, line_key
 from hbanalysis.store import Row
+from hbanalysis.tables.dynamics import groups, stability_lines
 
 _PLACES = {"epoch": "epoch", "step": "step", "loss_train": "training loss"}
 _BESIDE = {

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hbanalysis.factorial import designs
+from hbanalysis.claims.factorial import designs
 from hbanalysis.plots.series import PLACE, cell, draw, not_drawn, of_family, place, seed_keys, with_means
 from hbanalysis.plots.style import batch_looks, grid, legend, remark
 from hbanalysis.store import Row

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hbanalysis.frames import Family, families
 from hbanalysis.plots.series import PLACE, cell, of_family, place
 from hbanalysis.plots.style import batch_looks, grid, legend, line_key
 from hbanalysis.store import Row
+from hbanalysis.tables.frames import Family, families
 
 
 def training_history(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:

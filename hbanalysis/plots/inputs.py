@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hbanalysis.errors import InputError
-from hbanalysis.frames import Family, families
-from hbanalysis.input_tables import KINDS, kind_of, measured_inputs, measured_rows
-from hbanalysis.pictures import decoded
 from hbanalysis.plots.series import PLACE, cell, draw, of_family, place, with_means
 from hbanalysis.plots.style import Look, batch_axis, batch_looks, grid, house_style, legend, line_key
 from hbanalysis.store import Row
+from hbanalysis.store.pictures import decoded
+from hbanalysis.tables.frames import Family, families
+from hbanalysis.tables.input_tables import KINDS, kind_of, measured_inputs, measured_rows
 
 _SETS = {"train": Look((0.267, 0.005, 0.329, 1.0), "o"), "test": Look((0.128, 0.567, 0.551, 1.0), "s")}
 _KINDS = {

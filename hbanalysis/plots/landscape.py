@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hbanalysis.frames import Family, families
 from hbanalysis.plots.series import PLACE, cell, not_drawn, of_family, place, stopped_key
 from hbanalysis.plots.style import Look, batch_looks, grid, legend, line_key, remark
 from hbanalysis.store import Row
+from hbanalysis.tables.frames import Family, families
 
 _LOSSES = {"loss_train": "training loss", "loss_test": "test loss"}
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hbanalysis.errors import InputError
-from hbanalysis.frames import Family, distinct_titles, families
 from hbanalysis.plots.style import house_style
-from hbanalysis.robustness import matrix, paper_matrix
 from hbanalysis.store import Row
+from hbanalysis.tables.frames import Family, distinct_titles, families
+from hbanalysis.tables.robustness import matrix, paper_matrix
 
 _DARK = 55  # percent: text on darker cells is white
 _LARGEST = 30  # points: the ends of the colours of a difference

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from hbanalysis.errors import InputError
-from hbanalysis.flatness import LIMIT, MEASURES, along_axes, quadratic, with_planes
-from hbanalysis.frames import Family, families
 from hbanalysis.plots.series import PLACE, cell, draw, not_drawn, of_family, place, seed_keys, with_means
 from hbanalysis.plots.style import batch_axis, batch_looks, grid, legend, level_looks, line_key, remark
 from hbanalysis.store import Row
+from hbanalysis.tables.flatness import LIMIT, MEASURES, along_axes, quadratic, with_planes
+from hbanalysis.tables.frames import Family, families
 
 _AXES = {
     "eigenvectors": (r"$a$, along $v_1$", r"$b$, along $v_2$"),

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hbanalysis.frames import families
 from hbanalysis.lineup import MODELS
 from hbanalysis.plots.style import grid, legend, line_key
 from hbanalysis.store import Row
+from hbanalysis.tables.frames import families
 
 _PANELS = {"clean": "clean images", "own": "own attacked images"}
 _SHOWN = ("ORI", "CLEAN+", "FGSM", "L2GRAD")

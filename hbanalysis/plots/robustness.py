@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hbanalysis.errors import InputError
-from hbanalysis.frames import families
 from hbanalysis.plots.series import PLACE, cell, draw, not_drawn, of_family, place, seed_keys, with_means
 from hbanalysis.plots.style import batch_axis, grid, legend, level_looks, line_key, remark
 from hbanalysis.store import Row
+from hbanalysis.tables.frames import families
 
 
 def robustness_vs_batch(rows: Sequence[Row], split: str = "test") -> tuple[Figure, pd.DataFrame]:

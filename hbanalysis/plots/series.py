@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from hbanalysis.frames import Family, reached
 from hbanalysis.plots.style import Look, line_key
 from hbanalysis.store import Row
+from hbanalysis.tables.frames import Family, reached
 from hbanalysis.trends import t_interval
 
 # What identifies a point beside its coordinates; `seed` is empty on a mean.

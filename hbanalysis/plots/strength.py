@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hbanalysis import paper
-from hbanalysis.attack_tables import ATTACKS, SPLITS, measured_attacks
-from hbanalysis.frames import families, reached
 from hbanalysis.plots.series import PLACE, cell, draw, of_family, place, seed_keys, with_means
 from hbanalysis.plots.style import Look, batch_axis, grid, legend, level_looks, line_key
 from hbanalysis.store import Row
+from hbanalysis.tables.attack_tables import ATTACKS, SPLITS, measured_attacks
+from hbanalysis.tables.frames import families, reached
 
 _LOOKS = {
     "fgsm_test": Look((0.267, 0.005, 0.329, 1.0), "o"),

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hbanalysis.errors import InputError
-from hbanalysis.frames import Family, distinct_titles
+from hbanalysis.tables.frames import Family, distinct_titles
 
 # Wide enough for two panels, with type that is still legible when a phone shows the page 360 px wide.
 PANEL_WIDTH = 3.6

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from hbanalysis.errors import InputError
-from hbanalysis.flatness import with_planes
-from hbanalysis.frames import families
 from hbanalysis.plots.style import batch_looks
 from hbanalysis.store import Row
+from hbanalysis.tables.flatness import with_planes
+from hbanalysis.tables.frames import families
 
 _DIGITS = 4
 _KEYS = "Drag to turn, scroll to come closer. Keys: arrows turn, + and - come closer and go away, Home starts again."

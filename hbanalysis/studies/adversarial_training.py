@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from hbanalysis.attacks import accuracy_under, pgd, still_correct
 from hbanalysis.errors import require
-from hbanalysis.evaluation import evaluate
-from hbanalysis.landscape import along_direction
 from hbanalysis.lineup import ATTACKS, MODELS, ORIGINAL
-from hbanalysis.parameters import ParameterSpace
+from hbanalysis.operators.parameters import ParameterSpace
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import GRADIENT_SECONDS, Costs, gradient_seconds, training_seconds
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.robust_config import Adversary, Robust, families, trained_copy
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig
+from hbanalysis.training.evaluation import evaluate
+from hbanalysis.training.landscape import along_direction
 
 # Share of a cell's time after which a phase begins, roughly.
 _TRAINED, _ROBUST, _JUDGED = 0.4, 0.75, 0.92
@@ -107,17 +108,18 @@ class AdversarialTraining(Study):
         copies = [cell.robust.key(cell.training, cell.adversary, name) for name in MODELS[1:]]
         return [cell.training.key, *copies]
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, reading and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} {cell.adversary.reading} seed {t.seed}"
+    def distinction(self, cell: Cell) -> str:
+        """Return the reading of the attacks."""
+        return cell.adversary.reading
 
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds, guessed from gradients."""
-        t = cell.training
-        gradient = 3e-4 * t.samples
-        robust = sum(1 + cost for cost in _GRADIENTS.values()) * cell.robust.epochs
-        return gradient * (t.max_epochs + robust) + 0.3 * (cell.measure.pgd_samples or 10_000)
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses: the seven trainings, and the strong attack, which is most of the measuring."""
+        robust = sum(1 + gradients for gradients in _GRADIENTS.values()) * cell.robust.epochs
+        judged = cell.measure.pgd_steps * (cell.measure.pgd_samples or 10_000) * len(MODELS)
+        gradient = gradient_seconds(cell.training)
+        return Costs(
+            training_seconds(cell.training) + gradient * robust, 2 * GRADIENT_SECONDS[cell.training.network] * judged
+        )
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         family = Family(cell, run)

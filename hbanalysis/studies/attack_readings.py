@@ -8,16 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hbanalysis import pictures
+from hbanalysis import data
 from hbanalysis.attacks import READINGS, accuracy_under, newton_step, still_correct
 from hbanalysis.errors import require
-from hbanalysis.evaluation import evaluate
+from hbanalysis.store import pictures
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import GRADIENT_SECONDS, Costs, training_seconds
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.robust_config import SOFTMAX, AttackSizes, families
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig
+from hbanalysis.training.evaluation import evaluate
 
 INVISIBLE = 6e-8  # a float32 loss below this is rounding: the gradient that the attack follows is 0 or noise
 
@@ -85,18 +87,13 @@ class AttackReadings(Study):
             cells.append(ReadingCell(config, AttackSizes(adversary.eps_inf, adversary.eps_2), measure))
         return list(dict.fromkeys(cells))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} seed {t.seed}"
-
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds, guessed: training, and some 150 gradients over the test set."""
-        t = cell.training
-        return 4e-4 * t.samples * t.max_epochs + 0.01 * (cell.measure.test_samples or 5000)
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses: some 150 gradients over the test set."""
+        tested = 150 * (cell.measure.test_samples or data.describe(cell.training.dataset).splits["test"])
+        return Costs(training_seconds(cell.training), GRADIENT_SECONDS[cell.training.network] * tested)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
-        trained = run.train(0.6).demanded(self.label(cell))
+        trained = run.train(self.costs(cell).share).demanded(self.label(cell))
         model, test = trained.load(run.network()), run.test(cell.measure.test_samples)
         sets = (run.samples.images, run.samples.labels), (test.images, test.labels)
         record = trained.record

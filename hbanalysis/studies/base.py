@@ -8,6 +8,7 @@ from hbanalysis.errors import unknown_name
 from hbanalysis.store import Row, Store, finite, row_key
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.cells import as_data, from_data
+from hbanalysis.studies.costs import Costs
 from hbanalysis.studies.parameters import Parameter
 
 Cell = Any
@@ -95,13 +96,22 @@ class Study(ABC):
         """Return the keys of the checkpoints that a cell's row rests on."""
         return [cell.training.key]
 
-    @abstractmethod
     def label(self, cell: Cell) -> str:
-        """Return a short name for progress bars and tables."""
+        """Return a short name for progress bars and tables: network, data set, what tells cells apart, seed."""
+        t = cell.training
+        return f"{t.network} {t.dataset} {self.distinction(cell)} seed {t.seed}"
+
+    def distinction(self, cell: Cell) -> str:
+        """Return what tells a cell from others of its network, data set and seed: here the batch size."""
+        return f"B={cell.training.batch_size}"
 
     @abstractmethod
+    def costs(self, cell: Cell) -> Costs:
+        """Return rough estimates of CPU seconds on one thread, of training and of measuring."""
+
     def cost(self, cell: Cell) -> float:
         """Return a rough estimate of CPU seconds on one thread, for order and progress."""
+        return sum(self.costs(cell))
 
     def compute(self, cell: Cell, store: Store, device: str | None = None, progress: CellProgress | None = None) -> Row:
         """Compute a cell, write its row into the store and return it.

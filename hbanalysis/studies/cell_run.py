@@ -11,10 +11,10 @@ from torch import nn
 
 from hbanalysis import checkpoints, data, training
 from hbanalysis.errors import NumericalError
-from hbanalysis.locks import KeyLock
 from hbanalysis.memory import keep_freed_memory
-from hbanalysis.provenance import environment
 from hbanalysis.store import Store
+from hbanalysis.store.locks import KeyLock
+from hbanalysis.store.provenance import environment
 from hbanalysis.studies.phases import Phases
 
 CellProgress = Callable[[str, float], None]

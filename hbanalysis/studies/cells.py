@@ -12,7 +12,7 @@ def as_data(cell: Any) -> dict[str, Any]:
     """Return a dataclass as JSON data: tuples become lists.
 
     Example:
-        >>> from hbanalysis.training_config import TrainingConfig
+        >>> from hbanalysis.training import TrainingConfig
         >>> as_data(TrainingConfig("digits", "M1", 16))["batch_size"]
         16
     """
@@ -48,7 +48,7 @@ def changed(part: Any, chosen: Mapping[str, Any]) -> Any:
     """Return a dataclass with those of its fields replaced that ``chosen`` names.
 
     Example:
-        >>> from hbanalysis.training_config import TrainingConfig
+        >>> from hbanalysis.training import TrainingConfig
         >>> changed(TrainingConfig("digits", "M1", 16), {"seed": 3, "points": 5}).seed
         3
     """

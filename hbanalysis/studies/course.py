@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from hbanalysis.data import Samples
 from hbanalysis.eigen import Eigenpairs, eigsh
 from hbanalysis.errors import require
-from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
 from hbanalysis.operators import WeightHessian
-from hbanalysis.sharpness import batch_sharpness
 from hbanalysis.studies.snapshots import chosen_epochs
+from hbanalysis.training.evaluation import accuracy_under_fgsm, evaluate
+from hbanalysis.training.sharpness import batch_sharpness
 
 _FEWEST_BATCHES, _MOST_BATCHES = 4, 64
 

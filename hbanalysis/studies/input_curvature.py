@@ -14,10 +14,11 @@ from hbanalysis.studies import spectrum_vs_batch as batch_sizes
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import GRADIENT_SECONDS, Costs, training_seconds
 from hbanalysis.studies.input_measures import Pair
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.phases import Phases
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -121,19 +122,20 @@ class InputCurvature(Study):
             cells.append(CurvatureCell(config, changed(measure, chosen)))
         return list(dict.fromkeys(cells))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, batch size and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}"
-
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds of training plus measuring, guessed."""
-        return sum(_split(cell))
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses, from gradients."""
+        t, m = cell.training, cell.measure
+        description = data.describe(t.dataset)
+        test = m.test_samples or description.splits["test"]
+        sets = (description.classes + 1) / 2 * (min(m.train_measured or t.samples, t.samples) + 2 * test)
+        inputs = description.shape[0] * description.shape[1] * description.shape[2]
+        columns = inputs if inputs <= input_measures.LARGEST_DENSE else m.theorem_vectors
+        gradients = 2 * sets + 6 * columns * m.theorem_samples
+        return Costs(training_seconds(t), GRADIENT_SECONDS[t.network] * gradients)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
-        training_seconds, measuring = _split(cell)
-        begin = training_seconds / (training_seconds + measuring)
-        trained, measure = run.train(begin), cell.measure
+        begin, measure = self.costs(cell).share, cell.measure
+        trained = run.train(begin)
         values: dict[str, Any] = {"status": trained.record.status, "epochs": trained.record.epochs}
         if trained.diverged:
             return values, trained
@@ -183,16 +185,3 @@ def _course(measure: InputMeasure, model: nn.Module, few: Pair) -> dict[str, Any
     del found["by_doubt"], found["spectrum"]
     found["robustness"] = input_measures.robustness(model, few, few, measure.epsilons[:1], 1, 1)[0]["fgsm_test"]
     return found
-
-
-def _split(cell: CurvatureCell) -> tuple[float, float]:
-    """Guess CPU seconds of training and of measuring."""
-    t, m = cell.training, cell.measure
-    training_seconds = batch_sizes.training_cost(t)
-    gradient = batch_sizes.GRADIENT_SECONDS[t.network]
-    description = data.describe(t.dataset)
-    test = m.test_samples or description.splits["test"]
-    sets = (description.classes + 1) / 2 * (min(m.train_measured or t.samples, t.samples) + 2 * test)
-    inputs = description.shape[0] * description.shape[1] * description.shape[2]
-    columns = inputs if inputs <= input_measures.LARGEST_DENSE else m.theorem_vectors
-    return training_seconds, gradient * (2 * sets + 6 * columns * m.theorem_samples)

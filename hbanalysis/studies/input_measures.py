@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbanalysis import pictures
 from hbanalysis.attacks import fgsm, minimal_distance, pgd, still_correct
 from hbanalysis.errors import NumericalError
 from hbanalysis.inputs import hessian_ends, logit_jacobians, product_errors
+from hbanalysis.store import pictures
 from hbanalysis.trends import spearman
 
 Pair = tuple[Tensor, Tensor]  # images and labels

@@ -10,7 +10,7 @@ from hbanalysis.studies.base import Cell
 from hbanalysis.studies.cells import changed
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.spectrum_vs_batch import BatchSizeCell, Measure, SpectrumVsBatch
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig
 
 _MEASURE = Measure(eigenvalues=1, test_eigenvalues=1, tolerance=1e-3, epsilons=(0.1,), points=3)
 _CIFAR = replace(_MEASURE, epsilons=(0.02,))
@@ -101,7 +101,6 @@ class LearningRateFactorial(SpectrumVsBatch):
                     cells.append(BatchSizeCell(changed(design.base, own), measure))
         return list(dict.fromkeys(cells))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, learning rate, batch size and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} lr {t.learning_rate:g} B={t.batch_size} seed {t.seed}"
+    def distinction(self, cell: Cell) -> str:
+        """Return learning rate and batch size."""
+        return f"lr {cell.training.learning_rate:g} B={cell.training.batch_size}"

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from hbanalysis import checkpoints
 from hbanalysis.eigen import eigsh
 from hbanalysis.errors import require
-from hbanalysis.evaluation import evaluate
-from hbanalysis.landscape import filter_normalised, over_plane
 from hbanalysis.operators import Scaled, WeightHessian
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import Costs, gradient_seconds, training_seconds
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.phases import Phases
-from hbanalysis.studies.spectrum_vs_batch import GRADIENT_SECONDS, PRESETS, Block, training_cost, trainings
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.studies.spectrum_vs_batch import PRESETS, Block, trainings
+from hbanalysis.training import TrainingConfig
+from hbanalysis.training.evaluation import evaluate
+from hbanalysis.training.landscape import filter_normalised, over_plane
 
 EIGENVECTORS, FILTERS = "eigenvectors", "filters"  # what spans a plane
 _FIGURE_3 = {("C1", "cifar10"): 512}  # the smaller of the two batch sizes whose planes the paper compares
@@ -110,17 +111,15 @@ class LossLandscape(Study):
             cells.append(LandscapeCell(config, measure))
         return list(dict.fromkeys(cells))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, batch size and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}"
-
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds of training plus measuring; see `_measuring_cost`."""
-        return training_cost(cell.training) + _measuring_cost(cell)
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses: some 30 products, and a forward pass, a third of a gradient, for each point of a plane."""
+        measure, t = cell.measure, cell.training
+        points = measure.points**2 + measure.random_points**2 if measure.planes else 0
+        passes = 3.3 * (25 + measure.directions) + 0.4 * points
+        return Costs(training_seconds(t), gradient_seconds(t) * passes + 1)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
-        begin = training_cost(cell.training) / self.cost(cell)
+        begin = self.costs(cell).share
         trained, test = run.train(begin), run.test(cell.measure.test_samples)
         record = trained.record
         values: dict[str, Any] = {"status": record.status, "epochs": record.epochs}
@@ -288,10 +287,3 @@ def _ends(block: Block) -> set[int]:
 
 def _test_samples(scale: str, block: Block) -> int | None:
     return _MEASURES[scale].test_samples if scale in _MEASURES else block.measure.test_samples
-
-
-def _measuring_cost(cell: LandscapeCell) -> float:
-    """Guess CPU seconds: some 30 products, and a forward pass, a third of a gradient, for each point of a plane."""
-    measure, gradient = cell.measure, GRADIENT_SECONDS[cell.training.network] * cell.training.samples
-    points = measure.points**2 + measure.random_points**2 if measure.planes else 0
-    return gradient * (3.3 * (25 + measure.directions) + 0.4 * points) + 1

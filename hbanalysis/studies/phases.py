@@ -8,8 +8,8 @@ from typing import Any
 
 from hbanalysis.errors import StoreError
 from hbanalysis.files import write_atomically
-from hbanalysis.provenance import Stopwatch
 from hbanalysis.store import finite
+from hbanalysis.store.provenance import Stopwatch
 
 
 class Phases:

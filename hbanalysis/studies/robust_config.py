@@ -8,10 +8,10 @@ from hbanalysis.attacks import READINGS, Attack
 from hbanalysis.errors import require, unknown_name
 from hbanalysis.files import digest
 from hbanalysis.lineup import CONTROL
-from hbanalysis.schedules import learning_rate
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.cells import changed
-from hbanalysis.training_config import REVISION, TrainingConfig
+from hbanalysis.training import REVISION, TrainingConfig
+from hbanalysis.training.schedules import learning_rate
 
 SOFTMAX = "plain"  # PyTorch's own cross-entropy, as in the paper; what it loses where the model is sure is shown
 
@@ -61,7 +61,7 @@ class Robust:
     Attributes:
         epochs: Additional epochs.
         learning_rate: Initial learning rate.
-        schedule: See `hbanalysis.schedules`.
+        schedule: See `hbanalysis.training.schedules`.
     """
 
     epochs: int = 5

@@ -15,10 +15,11 @@ from hbanalysis.operators import WeightHessian
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import GRADIENT_SECONDS, Costs, gradient_seconds, training_seconds
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.phases import Phases
 from hbanalysis.studies.robust_config import Adversary, Robust, families, trained_copy
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig
 
 _ENDS_TOLERANCE = 5e-2  # of the two ends, which show signs and sizes
 _TRAINED = 0.3  # share of a cell's time that is training, roughly
@@ -104,15 +105,15 @@ class RobustSpectrum(Study):
         copies = [] if cell.model == ORIGINAL else [cell.robust.key(cell.training, cell.adversary, cell.model)]
         return [cell.training.key, *copies]
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, model and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} {cell.model} seed {t.seed}"
+    def distinction(self, cell: Cell) -> str:
+        """Return the model."""
+        return cell.model
 
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds, guessed from gradients."""
-        samples = cell.measure.samples or cell.training.samples
-        return 3e-4 * (cell.training.samples * 10 + samples * 5 * cell.measure.eigenvalues)
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses: the copy as some ten epochs, and some 6 gradients an eigenvalue."""
+        t, m = cell.training, cell.measure
+        measured = GRADIENT_SECONDS[t.network] * (m.samples or t.samples) * 6 * m.eigenvalues
+        return Costs(training_seconds(t) + 10 * gradient_seconds(t), measured)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         trained = run.train(_TRAINED / 2).demanded(ORIGINAL)

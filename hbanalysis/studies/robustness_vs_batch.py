@@ -12,14 +12,15 @@ from hbanalysis import data
 from hbanalysis.attacks import fgsm, iterated_fgsm, masking_report, still_correct
 from hbanalysis.attacks.masking import TINY_LOSS
 from hbanalysis.errors import require
-from hbanalysis.evaluation import evaluate
-from hbanalysis.losses import cross_entropy
+from hbanalysis.operators.losses import cross_entropy
 from hbanalysis.studies import spectrum_vs_batch as batch_sizes
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import GRADIENT_SECONDS, Costs, training_seconds
 from hbanalysis.studies.parameters import Parameter, common
-from hbanalysis.training_config import TrainingConfig
+from hbanalysis.training import TrainingConfig
+from hbanalysis.training.evaluation import evaluate
 
 Pair = tuple[Tensor, Tensor]  # images and labels
 STEPS = 10  # of FGSM-10
@@ -105,19 +106,18 @@ class RobustnessVsBatch(Study):
             cells.append(RobustnessCell(config, changed(measure, chosen)))
         return list(dict.fromkeys(cells))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, batch size and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}"
-
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds of training plus measuring, guessed."""
-        return sum(_split(cell))
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses, from gradients."""
+        t, m = cell.training, cell.measure
+        test = m.test_samples or data.describe(t.dataset).splits["test"]
+        once = (STEPS + 4) * (min(m.train_measured or t.samples, t.samples) + test)
+        # About half of the samples stand the first restart; some still stand the long run after the last one.
+        strong = (1 + m.pgd_restarts / 2 + 2) * m.pgd_steps * m.pgd_samples
+        return Costs(training_seconds(t), GRADIENT_SECONDS[t.network] * len(m.epsilons) * (once + strong))
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
-        training_seconds, measuring = _split(cell)
-        begin = training_seconds / (training_seconds + measuring)
-        trained, measure = run.train(begin), cell.measure
+        begin, measure = self.costs(cell).share, cell.measure
+        trained = run.train(begin)
         values: dict[str, Any] = {"status": trained.record.status, "epochs": trained.record.epochs, "at_target": None}
         if trained.diverged:
             return values, trained
@@ -185,14 +185,3 @@ def _strong(measure: AttackMeasure, model: nn.Module, test: Pair, eps: float) ->
 
 def _share(chosen: Tensor) -> float:
     return float(chosen.double().mean())
-
-
-def _split(cell: RobustnessCell) -> tuple[float, float]:
-    """Guess CPU seconds of training and of measuring."""
-    t, m = cell.training, cell.measure
-    gradient = batch_sizes.GRADIENT_SECONDS[t.network]
-    test = m.test_samples or data.describe(t.dataset).splits["test"]
-    once = (STEPS + 4) * (min(m.train_measured or t.samples, t.samples) + test)
-    # About half of the samples stand the first restart; some still stand the long run after the last one.
-    strong = (1 + m.pgd_restarts / 2 + 2) * m.pgd_steps * m.pgd_samples
-    return batch_sizes.training_cost(t), gradient * len(m.epsilons) * (once + strong)

@@ -9,12 +9,10 @@ from hbanalysis.errors import InputError, require
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import Costs, gradient_seconds, training_seconds
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.trained_model import measure_trained_model
-from hbanalysis.training_config import TrainingConfig
-
-# Guesses of one thread's seconds for the gradient of one sample; they order the work and feed the progress bar only.
-GRADIENT_SECONDS = {"M1": 2e-4, "C1": 2.8e-3, "C2": 4e-3, "C3": 4e-3, "CR": 3e-2}
+from hbanalysis.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -146,18 +144,13 @@ class SpectrumVsBatch(Study):
         found = [BatchSizeCell(config, changed(block.measure, chosen)) for block, config in trainings(scale, chosen)]
         return list(dict.fromkeys(found))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, batch size and seed."""
-        t = cell.training
-        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}"
-
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds of training plus measuring; see `_split`."""
-        return sum(_split(cell))
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses: products as seen on digits and MNIST."""
+        products = 2.2 * cell.measure.eigenvalues + 20
+        return Costs(training_seconds(cell.training), gradient_seconds(cell.training) * (3.3 * products + 8) + 1)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
-        training, measuring = _split(cell)
-        return measure_trained_model(run, cell.measure, training / (training + measuring))
+        return measure_trained_model(run, cell.measure, self.costs(cell).share)
 
 
 def blocks(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
@@ -181,17 +174,3 @@ def trainings(scale: str, chosen: Mapping[str, Any]) -> Iterator[tuple[Block, Tr
     for block in blocks(scale, chosen):
         for size, seed in product(chosen.get("batch_sizes", block.batch_sizes), chosen.get("seeds", block.seeds)):
             yield block, changed(block.base, {**chosen, "batch_size": size, "seed": seed})
-
-
-def _split(cell: BatchSizeCell) -> tuple[float, float]:
-    """Guess CPU seconds of training and of measuring; epochs to the target as seen on digits and MNIST."""
-    gradient = GRADIENT_SECONDS[cell.training.network] * cell.training.samples
-    products = 2.2 * cell.measure.eigenvalues + 20
-    return training_cost(cell.training), gradient * (3.3 * products + 8) + 1
-
-
-def training_cost(config: TrainingConfig) -> float:
-    """Guess CPU seconds of a training to its target."""
-    gradient = GRADIENT_SECONDS[config.network] * config.samples
-    epochs = 38 * (config.batch_size / 64) ** 0.7 * (1433 / config.samples) ** 0.3
-    return gradient * epochs * (1 + 8 / config.batch_size)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hbanalysis import checkpoints, training
 from hbanalysis.eigen import Eigenpairs, eigsh
-from hbanalysis.evaluation import accuracy_under_fgsm, evaluate
-from hbanalysis.landscape import along_direction
 from hbanalysis.operators import WeightHessian
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.phases import Phases
+from hbanalysis.training.evaluation import accuracy_under_fgsm, evaluate
+from hbanalysis.training.landscape import along_direction
 
 SETS = ("train", "test")
 

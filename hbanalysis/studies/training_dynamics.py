@@ -13,11 +13,11 @@ from hbanalysis.files import digest
 from hbanalysis.studies.base import Cell, Study
 from hbanalysis.studies.cell_run import CellRun, Trained
 from hbanalysis.studies.cells import changed
+from hbanalysis.studies.costs import Costs, gradient_seconds, training_seconds
 from hbanalysis.studies.course import Course, DynamicsMeasure
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.studies.snapshots import Snapshots
-from hbanalysis.studies.spectrum_vs_batch import GRADIENT_SECONDS, training_cost
-from hbanalysis.training_config import REVISION, TrainingConfig
+from hbanalysis.training import REVISION, TrainingConfig
 
 _TRAINED = 0.3  # share of a cell's time that is training, roughly
 
@@ -145,23 +145,22 @@ class TrainingDynamics(Study):
                 continue
             if chosen.get("network", block.base.network) != block.base.network:
                 continue
-            base, measure = changed(block.base, chosen), changed(block.measure, chosen)
+            measure = changed(block.measure, chosen)
             for size in chosen.get("batch_sizes", block.batch_sizes):
                 for seed in chosen.get("seeds", block.seeds):
-                    config = replace(base, batch_size=size, seed=seed)
+                    # The batch size comes with the rest: alone, the preset's may exceed the chosen number of samples.
+                    config = changed(block.base, {**chosen, "batch_size": size, "seed": seed})
                     cells.append(DynamicsCell(config, block.train_epsilon, measure))
         return list(dict.fromkeys(cells))
 
-    def label(self, cell: Cell) -> str:
-        """Return network, data set, batch size, seed and, for robust training, its FGSM size."""
-        t = cell.training
+    def distinction(self, cell: Cell) -> str:
+        """Return the batch size and, for robust training, its FGSM size."""
         robust = f" FGSM {cell.train_epsilon:g}" if cell.train_epsilon else ""
-        return f"{t.network} {t.dataset} B={t.batch_size} seed {t.seed}{robust}"
+        return f"B={cell.training.batch_size}{robust}"
 
-    def cost(self, cell: Cell) -> float:
-        """Return CPU seconds, guessed: the training, and some 60 gradients at each of some twenty states."""
-        gradient = GRADIENT_SECONDS[cell.training.network] * cell.training.samples
-        return training_cost(cell.training) + 20 * 60 * gradient
+    def costs(self, cell: Cell) -> Costs:
+        """Return guesses: some 60 gradients at each of some twenty states."""
+        return Costs(training_seconds(cell.training), 20 * 60 * gradient_seconds(cell.training))
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         snapshots = Snapshots(run.work.folder / "epochs", cell.measure.dense, cell.measure.growth)

@@ -1,0 +1,173 @@
+"""Every claim at a glance: the paper's words, what the rows say at its scale, the verdict, smaller scales beside it.
+
+The front page and the README show this one table; both are made from the published rows.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hbanalysis import paper, studies
+from hbanalysis.claims import factorial, input_verdicts, verdicts
+from hbanalysis.errors import StoreError
+from hbanalysis.files import write_atomically
+from hbanalysis.folders import PROJECT
+from hbanalysis.store import PUBLISHED_VARIABLE, Row, published
+from hbanalysis.tables.frames import scale_order
+from hbanalysis.tables.input_tables import weight_curvatures
+
+NOTEBOOKS, README = PROJECT / "notebooks", PROJECT / "README.md"
+BEGIN, END = "<!-- claims: made by hbanalysis publish -->", "<!-- end of claims -->"
+_SILENT = "cannot tell"  # a direction that rows of a small scale do not have
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one claim stands.
+
+    Attributes:
+        claim: The claim.
+        short: The claim in a few words.
+        found: What was measured at the paper's scale, one text a network; empty where nothing was.
+        outcome: The verdict, one a network where they differ.
+        elsewhere: Whether smaller scales show the same direction, by scale.
+        study: Computes the rows that decide; empty where the claim has no study and page yet.
+    """
+
+    claim: paper.Claim
+    short: str
+    found: tuple[str, ...]
+    outcome: str
+    elsewhere: tuple[str, ...]
+    study: str
+
+
+def _weight_table(rows: Sequence[Row]) -> pd.DataFrame:
+    # Study by study, so that families are told apart within a study only.
+    names = sorted({row.study for row in rows})
+    found = [verdicts.table([row for row in rows if row.study == name]) for name in names]
+    return pd.concat(found) if found else pd.DataFrame()
+
+
+def _input_table(rows: Sequence[Row]) -> pd.DataFrame:
+    of = {name: [row for row in rows if row.study == name] for name in ("input_curvature", "spectrum_vs_batch")}
+    return input_verdicts.table(of["input_curvature"], weight_curvatures(of["spectrum_vs_batch"]))
+
+
+def _factorial_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The second verdict on a claim about the batch size: what remains at a fixed ratio to the learning rate."""
+    found = factorial.table([row for row in rows if row.study == "learning_rate_factorial"])
+    lines = []
+    for line in found.to_dict("records"):
+        text = f"effect of log B on {line['effect of log B on']} at fixed lr / B: {line['at fixed lr / B']}"
+        lines.append(
+            line | {"trained": f"{line['trained']}, fixed lr / B", "found": text, "same direction here": line["here"]}
+        )
+    return pd.DataFrame(lines)
+
+
+# Each returns lines with claim, trained, scale, seeds, verdict, "same direction here", and what was found.
+_TABLES: tuple[Callable[[Sequence[Row]], pd.DataFrame], ...] = (
+    _weight_table,
+    _input_table,
+    _factorial_table,
+)
+
+
+def standings(rows: Iterable[Row]) -> list[Standing]:
+    """Return where each of the paper's claims stands on these rows, in the paper's order.
+
+    Example:
+        >>> standings([])[0].outcome
+        'not yet run'
+    """
+    given = list(rows)
+    lines = [line for table in _TABLES for line in table(given).to_dict("records")]
+    # A condition that is judged by itself is named after its claim: "K4 survives".
+    return [_standing(claim, [o for o in lines if o["claim"].split()[0] == claim.id]) for claim in paper.claims()]
+
+
+def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> str:
+    """Return the table as Markdown; ``link`` gives the reference to a claim's page."""
+    head = ["claim", "in the paper", "here, at the paper's scale", "verdict", "smaller scales", "page", "study"]
+    lines = [head, ["---"] * len(head)]
+    for one in found:
+        lines.append(
+            [
+                f"**{one.claim.id}** {one.short}",
+                one.claim.where,
+                "; ".join(one.found) or "–",
+                one.outcome,
+                "; ".join(one.elsewhere) or "–",
+                link(one.claim) if one.study else "–",
+                f"`{one.study}`" if one.study else "–",
+            ]
+        )
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def update_readme(path: Path, found: Sequence[Standing]) -> bool:
+    """Write the table between the two marks of a README; return whether that changed the file.
+
+    Raises:
+        StoreError: The file has no such marks.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+    except ValueError:
+        raise StoreError(f"{path} needs the lines {BEGIN!r} and {END!r} once each, where the table goes.") from None
+    table = markdown(found, lambda claim: f"[{claim.page}](notebooks/{claim.page}.ipynb)")
+    changed = f"{before}{BEGIN}\n{table}\n{END}{after}"
+    if changed != text:
+        write_atomically(path, changed)
+    return changed != text
+
+
+def refresh_readme() -> bool:
+    """Bring the project's README up to its published rows; rows published elsewhere and other installs leave it."""
+    if os.environ.get(PUBLISHED_VARIABLE) or not README.is_file():
+        return False
+    return update_readme(README, standings(published().rows()))
+
+
+def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
+    criteria = paper.criteria()
+    deciding = [line for line in lines if line["scale"] in criteria.rules["deciding_scales"]]
+    outcomes = {line["trained"]: line["verdict"] for line in deciding}
+    if len(set(outcomes.values())) > 1:
+        outcome = "; ".join(f"{name}: {verdict}" for name, verdict in outcomes.items())
+    else:
+        outcome = next(iter(outcomes.values()), verdicts.NOT_YET_RUN)
+    others: dict[str, set[str]] = {}
+    for line in sorted(lines, key=lambda line: scale_order(line["scale"])):
+        direction = line["same direction here"]
+        if line["scale"] and line not in deciding and direction and direction != _SILENT:
+            what = line["claim"].split()[1:] + (["fixed lr / B"] if line["trained"].endswith("fixed lr / B") else [])
+            where = ", ".join([line["scale"], *what])
+            others.setdefault(where, set()).add(direction)
+    known = claim.study in studies.names() and (NOTEBOOKS / f"{claim.page}.ipynb").is_file()
+    return Standing(
+        claim,
+        criteria.claims[claim.id].claim,
+        tuple(f"{line['trained']}: {_found(line)}" for line in deciding),
+        outcome,
+        tuple(
+            f"{scale}: {directions.pop() if len(directions) == 1 else 'mixed'}" for scale, directions in others.items()
+        ),
+        claim.study if known else "",
+    )
+
+
+def _found(line: dict) -> str:
+    """What one line of a verdict table says, with its seeds."""
+    if "found" in line:
+        said = line["found"]
+    else:
+        interval = f" ({line['95 % interval']})" if line["95 % interval"] else ""
+        said = f"{line['effect']} {line['mean']}{interval}"
+    return f"{said}, {line['seeds']} seed" + ("" if line["seeds"] == 1 else "s")

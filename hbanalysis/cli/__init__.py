@@ -1,0 +1,5 @@
+"""The command ``hbanalysis``."""
+
+from hbanalysis.cli.commands import app, main
+
+__all__ = ["app", "main"]

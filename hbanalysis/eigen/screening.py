@@ -1,0 +1,303 @@
+r"""The spectrum from the samples that carry it: below the cost of any Krylov method on the full data.
+
+The curvature of a sample under cross-entropy scales with :math:`1 - p_y`. In a trained network few samples have much
+of it left, so the Hessian is split by them, :math:`H = H_h + H_m + H_l`: heavy, medium and light samples.
+
+1. Lanczos finds the leading eigenvectors V of :math:`H_h` alone, at the cost of the heavy samples.
+2. One Rayleigh-Ritz step with V on :math:`H_h + H_m`. It needs the products of the medium samples with V only, since
+   those of the heavy ones are known. The error of the Ritz values is of second order in the residual
+   :math:`R = (I - VV^T) H_m V`, which is small.
+3. Where a value still misses its tolerance, the directions of R that matter most are added to V, one product each.
+4. The light samples are left out. By Weyl's inequality no eigenvalue moves by more than :math:`\|H_l\|`, which a few
+   products with random start bound from above; it is added to the bounds.
+
+Whether an eigenvalue is missing is settled without a product of the full data: a probe bounds the complement of V in
+the heavy part, another one in the medium part, and the sum of the two bounds holds for their sum.
+
+References:
+    Relatives are optimisers, none of which gives eigenvalues with bounds: Xu, Yang, Roosta-Khorasani, Re and Mahoney,
+    Sub-sampled Newton methods with non-uniform sampling, NeurIPS 2016; Rajmohan and Roosta, Importance sampling for
+    nonlinear models, 2025.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hbanalysis.eigen.krylov import KrylovSpace
+from hbanalysis.eigen.lanczos import FAILURE, Outcome, Show, run
+from hbanalysis.eigen.pairs import Completeness
+from hbanalysis.eigen.probe import Probe
+from hbanalysis.eigen.ritz import Ritz, Wanted
+from hbanalysis.eigen.split import GUARD, NORM_PRODUCTS, WORTHWHILE, plan
+from hbanalysis.errors import InputError
+from hbanalysis.operators import WeightHessian
+
+SAFETY = 4  # times share times largest eigenvalue: more than the norm of a part
+CLOSE = 0.3  # of the gap between wanted and other values: where the look at the complement ends
+REACH = 8  # products of refinement that a confirmation is worth
+LOOK = 24  # products of the look at the complement in the heavy part
+CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
+COARSE = 0.3  # times sqrt(tol): tolerance of the Krylov part, whose errors enter squared
+RESOLVED = 0.1  # of a value: residual up to which a guard counts as found
+WEYL = 0.2  # share of the tolerance that the light part may take
+
+
+def applicable(operator: Any) -> bool:
+    """Return whether an operator knows the weights of its samples: a Hessian of the cross-entropy of labels."""
+    return isinstance(operator, WeightHessian) and operator.label_relative
+
+
+def weighted(operator: Any) -> WeightHessian:
+    """Return the operator, known to be `applicable`.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not applicable(operator):
+        raise InputError(
+            "method='screened' needs a WeightHessian of the cross-entropy of labels, whose samples have weights "
+            "1 - p_y. Use method='lanczos', or 'auto' to choose by the operator."
+        )
+    return operator
+
+
+def screened(
+    H: WeightHessian,
+    wanted: Wanted,
+    width: int,
+    check: bool,
+    start: Callable[[KrylovSpace], Tensor | None],
+    limit: int,
+    seed: int,
+    show: Show,
+) -> tuple[KrylovSpace, Outcome, float, dict[str, float]] | None:
+    """Find eigenpairs by screening; None if the weights are so flat that Lanczos is expected to be cheaper.
+
+    Returns the space, where the run stopped, the products in passes over the full data, and notes: the shares of the
+    samples (``heavy``, ``used``), the predicted cost and the bound on the light part's norm.
+    """
+    weights = H.doubts()
+    split = plan(weights, wanted.k, wanted.tol)
+    if not split.worthwhile:
+        return None
+    stages = _Stages(H, wanted, check, limit, seed, show, weights, max(1, round(split.heavy * len(weights))))
+    stages.heavy(width, start)
+    stages.light()
+    stages.medium()
+    outcome = stages.refine()
+    n = len(weights)
+    notes = {"heavy": stages.first / n, "used": stages.last / n, "predicted": split.cost, "left_out_norm": stages.norm}
+    return stages.space, outcome, stages.count.spent, notes
+
+
+class _Stages:
+    """The four steps of the module's text, one method each, in the order in which they run.
+
+    Attributes:
+        first: How many samples are heavy; ``order`` numbers them first.
+        last: How many are used; the others are light.
+        norm: Bound on the norm of the light part.
+        rest: Bounds on the complement of the kept vectors, proven if ``check``.
+        likely: The same, estimated.
+    """
+
+    def __init__(
+        self,
+        H: WeightHessian,
+        wanted: Wanted,
+        check: bool,
+        limit: int,
+        seed: int,
+        show: Show,
+        weights: Tensor,
+        first: int,
+    ) -> None:
+        self.H, self.wanted, self.check, self.first, self.last = H, wanted, check, first, first
+        self._limit, self._seed, self._show, self._weights = limit, seed, show, weights
+        self.order = weights.argsort(descending=True)
+        self.k = min(wanted.k + (CERTIFIED_GUARD if check else GUARD), H.shape[0])
+        self.count = _Count(len(weights))
+        self.norm = self._looks = 0.0
+
+    def heavy(self, width: int, start: Callable[[KrylovSpace], Tensor | None]) -> None:
+        """Lanczos on the heavy samples; keep the wanted vectors and some guards, and bound what lies beyond them."""
+        wanted = self.wanted
+        heavy = self.H.part(self.order[: self.first], total=self.H.total)
+        self.space = space = KrylovSpace(heavy, width, self.k + wanted.k + 2, self._seed)
+        space.push(start(space))
+        coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
+        found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=_coarse_gauge(coarse))
+        self.count.add(space.steps, self.first)
+        kept = Wanted(self.k, wanted.which, wanted.tol).choose(found.ritz.theta)
+        self._values = np.abs(found.ritz.theta[wanted.choose(found.ritz.theta)])
+        resolved = kept[found.ritz.residuals[kept] <= RESOLVED * np.abs(found.ritz.theta[kept])]
+        self.rest = self.likely = found.ritz.without(resolved, None)
+        if self.check:
+            self.rest, taken = _look(space, found.ritz, kept, wanted)
+            self._looks += self.count.add(taken, self.first)
+        space.restart(found.ritz, kept)
+
+    def light(self) -> None:
+        """Choose the light samples so that the norm of their Hessian stays within its share of the tolerance.
+
+        That norm is about the samples' share of the weights times the largest eigenvalue; `SAFETY` covers the rest, and
+        a few products bound it: where they bound it by too much, every sample is used.
+        """
+        n, weights = len(self.order), self._weights[self.order]
+        allowed, largest = WEYL * self.wanted.tol * self._values.min(), self._values.max()
+        beyond = weights.flip(0).cumsum(0).flip(0) / weights.sum()
+        self.last = max(self.first, int((beyond > allowed / (SAFETY * largest)).sum()))
+        if self.last < WORTHWHILE * n:
+            part = self.H.part(self.order[self.last :], total=self.H.total)
+            (low, high), taken = _range(KrylovSpace(part, 0, 0, self._seed), part)
+            self.count.add(taken, n - self.last)
+            self.norm = float(max(abs(low), abs(high)))
+            if self.norm <= allowed:
+                return
+        self.last, self.norm = n, 0.0
+
+    def medium(self) -> None:
+        """Add the medium samples: their products with the kept vectors make a Rayleigh-Ritz step."""
+        if self.first == self.last:
+            return
+        space, size = self.space, self.last - self.first
+        medium = self.H.part(self.order[self.first : self.last], total=self.H.total)
+        if self.check:
+            (low, high), taken = _range(space, medium)
+            self.rest = self.rest[0] + low, self.rest[1] + high
+            self._looks += self.count.add(taken, size)
+        products = medium @ space.basis.leading(space.size)
+        self.count.add(space.size, size)
+        reach = float(np.linalg.norm(space.basis.project(products, space.size), 2))
+        self.likely = self.likely[0] - reach, self.likely[1] + reach
+        del medium
+        space.absorb(self.H.part(self.order[: self.last], total=self.H.total), products)
+
+    def refine(self) -> Outcome:
+        """Add directions of the residuals until every value is within its tolerance; say what is certain."""
+        space, wanted = self.space, self.wanted
+        strict = replace(wanted, tol=(1 - WEYL) * wanted.tol)
+        certain = self.check and space.agree(_within_reach(space, strict, self.rest))
+        rest = self.rest if certain else self.likely
+        before, restarts = space.steps, space.restarts
+        block = partial(_block, space, space.size, Wanted(self.k, wanted.which, wanted.tol), rest)
+        gauge, prepare = _gauge(strict, block, certain), partial(_focus, space, strict, rest)
+        outcome = run(space, strict, self._limit, False, self._show, lambda: None, gauge=gauge, prepare=prepare)
+        self.count.add(space.steps - before, self.last)
+        if outcome.complete.method == "whole space":
+            return outcome
+        leading, rest = block(outcome.ritz)
+        if leading.settled(strict, rest):
+            outcome.ritz, outcome.rest = leading, rest
+        if self.check:
+            confirmed = certain and outcome.rest is not None and space.restarts == restarts
+            outcome.complete = Completeness("probe", confirmed, self._looks, FAILURE, rest)
+        return outcome
+
+
+class _Count:
+    """Products in passes over the full data."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples, self.spent = samples, 0.0
+
+    def add(self, products: float, samples: int) -> float:
+        """Add products with some of the samples; return what they cost."""
+        cost = products * samples / self.samples
+        self.spent += cost
+        return cost
+
+
+def _range(space: KrylovSpace, operator: WeightHessian) -> tuple[tuple[float, float], int]:
+    """Bound the eigenvalues of ``operator`` on the complement of the accepted vectors, with a few products."""
+    own, space.operator = space.operator, operator
+    probe = Probe(space, FAILURE / 6)
+    for _ in range(NORM_PRODUCTS):
+        probe.step()
+        if probe.done:
+            break
+    rest = probe.rest()
+    probe.close()
+    space.operator = own
+    return rest, probe.products
+
+
+def _look(space: KrylovSpace, ritz: Ritz, kept: np.ndarray, wanted: Wanted) -> tuple[tuple[float, float], int]:
+    """Bound the operator's eigenvalues on the complement of the Ritz vectors ``kept``, by a probe."""
+    best, hopes = ritz.without(kept, None), ritz.theta[wanted.choose(ritz.theta)]
+    probe = Probe(space, FAILURE / 6)
+    while not probe.done and probe.products < LOOK:
+        probe.step()
+        rest = ritz.without(kept, probe.rest())
+        # A bound this close to what it can come to leaves the rest of the gap for the medium samples.
+        top, bottom = best[1] + CLOSE * (hopes.min() - best[1]), best[0] + CLOSE * (hopes.max() - best[0])
+        if space.agree(bool({"LA": rest[1] <= top, "SA": rest[0] >= bottom}.get(wanted.which))):
+            break
+    probe.close()
+    return rest, probe.products
+
+
+def _within_reach(space: KrylovSpace, wanted: Wanted, rest: tuple[float, float]) -> bool:
+    """Return whether bounds that rely on ``rest`` can meet the tolerance with a few more products."""
+    ritz = space.ritz()
+    below, above = wanted.ends(ritz.theta)
+    if (above and rest[1] >= ritz.theta[-above]) or (below and rest[0] <= ritz.theta[below - 1]):
+        return False
+    return int((_focus(space, wanted, rest, ritz) > 1).sum()) <= REACH
+
+
+def _coarse_gauge(wanted: Wanted) -> Callable[[Ritz], float]:
+    """Residuals alone: what the Krylov part has to come down to."""
+
+    def gauge(ritz: Ritz) -> float:
+        if len(ritz.theta) <= wanted.k + GUARD:
+            return math.inf
+        chosen = wanted.choose(ritz.theta)
+        return float((ritz.residuals[chosen] / ritz.allowed(wanted)[chosen]).max())
+
+    return gauge
+
+
+def _block(
+    space: KrylovSpace, anchor: int, kept: Wanted, rest: tuple[float, float], ritz: Ritz
+) -> tuple[Ritz, tuple[float, float]]:
+    """Return the leading Ritz vectors alone, and bounds on their complement, from those on the first columns'."""
+    chosen = kept.choose(ritz.theta)
+    wider = space.drift(anchor, ritz, chosen)
+    return ritz.only(chosen), (rest[0] - wider, rest[1] + wider)
+
+
+def _gauge(
+    wanted: Wanted, block: Callable[[Ritz], tuple[Ritz, tuple[float, float]]], certain: bool
+) -> Callable[[Ritz], float]:
+    """Error bounds given the rest that ``block`` returns; unless that is ``certain``, those of Lanczos do as well."""
+
+    def gauge(ritz: Ritz) -> float:
+        leading, rest = block(ritz)
+        if leading.settled(wanted, rest):
+            return 1.0
+        ratios = leading.bounds(wanted, rest) / leading.allowed(wanted)[wanted.choose(leading.theta)]
+        ratio = max(float(ratios.max()), math.nextafter(1.0, 2.0))
+        return ratio if certain else min(ratio, ritz.worst(wanted))
+
+    return gauge
+
+
+def _focus(space: KrylovSpace, wanted: Wanted, rest: tuple[float, float], ritz: Ritz) -> np.ndarray:
+    """Turn the pending directions so that the next product takes away most of the error that is too much.
+
+    Returns the weight of each direction, descending; those above 1 keep a value from its tolerance.
+    """
+    weights, allowed = np.zeros(len(ritz.theta)), ritz.allowed(wanted)
+    below, above = wanted.ends(ritz.theta)
+    for chosen, nu, sign in ((np.arange(len(ritz.theta))[::-1][:above], rest[1], 1), (range(below), rest[0], -1)):
+        for j in chosen:
+            gap = max(sign * (ritz.theta[j] - nu), allowed[j])
+            weights[j] = 1 / math.sqrt(allowed[j] * gap)
+    return space.focus(weights, ritz)

@@ -1,0 +1,1 @@
+"""Rows into pages, pages into a site."""

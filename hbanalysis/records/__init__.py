@@ -1,0 +1,1 @@
+"""Whole stores: compared, recomputed, checked for damage, exported, and packed to travel."""

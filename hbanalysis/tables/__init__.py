@@ -1,0 +1,1 @@
+"""Rows and measurements as tables: one module for each kind of row."""

@@ -1,0 +1,17 @@
+"""Training to a loss target, and what is measured on a model along the way and afterwards."""
+
+from hbanalysis.training.config import REVISION, TrainingConfig
+from hbanalysis.training.loop import EPOCH_END, RECORD, RESUME, STATE_NOTES, Record, load_record, stem, train
+
+__all__ = [
+    "EPOCH_END",
+    "RECORD",
+    "RESUME",
+    "REVISION",
+    "STATE_NOTES",
+    "Record",
+    "TrainingConfig",
+    "load_record",
+    "stem",
+    "train",
+]

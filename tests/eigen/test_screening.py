@@ -1,0 +1,106 @@
+"""Screened spectra against the dense Hessian of the whole set, with every bound that they give."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hbanalysis.eigen import eigsh, screening
+from hbanalysis.errors import InputError
+from hbanalysis.operators import WeightHessian
+from tests.small_nets import trained_on_digits
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return trained_on_digits(samples=600, hidden=24, steps=1500)
+
+
+@pytest.fixture(scope="module")
+def truth(trained):
+    return torch.linalg.eigvalsh(WeightHessian(*trained).dense())
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("which", "k"), [("LA", 8), ("LM", 8), ("LA", 3), ("LA", 20)])
+def test_values_lie_within_their_bounds_of_the_whole_sets(trained, truth, which, k, check):
+    order = truth.flip(0) if which == "LA" else truth[truth.abs().argsort(descending=True)]
+    pairs = eigsh(WeightHessian(*trained), k, which=which, method="screened", check=check)
+    assert pairs.converged
+    assert bool(((pairs.values - order[:k]).abs() <= 1e-4 * order[:k].abs()).all())
+    if not check or pairs.complete:
+        assert bool(((pairs.values - order[:k]).abs() <= pairs.bounds + 1e-12).all())
+    assert pairs.complete.method == ("probe" if check else "none")
+
+
+def test_it_costs_less_than_lanczos_and_says_what_it_used(trained):
+    H = WeightHessian(*trained)
+    plain = eigsh(H, 10, check=False)
+    pairs = eigsh(H, 10, method="screened", check=False)
+    assert pairs.method == "screened"
+    assert pairs.products < plain.products
+    assert 0 < pairs.notes["heavy"] < pairs.notes["used"] <= 1
+
+
+def test_products_are_passes_over_the_full_data(trained, monkeypatch):
+    """Counted independently: samples in each operator times its columns, over all samples."""
+    H, seen = WeightHessian(*trained), []
+    original = WeightHessian._multiply
+
+    def counted(self, columns):
+        seen.append(self.samples * columns.shape[1])
+        return original(self, columns)
+
+    monkeypatch.setattr(WeightHessian, "_multiply", counted)
+    pairs = eigsh(H, 10, method="screened")
+    assert sum(seen) / H.samples == pytest.approx(pairs.products, rel=1e-9)
+
+
+def test_what_is_left_out_has_no_larger_norm_than_noted(trained):
+    model, x, y = trained
+    H = WeightHessian(*trained)
+    pairs = eigsh(H, 3, method="screened")
+    order = H.doubts().argsort(descending=True)
+    rest = order[round(pairs.notes["used"] * len(y)) :]
+    assert len(rest) > 0
+    R = WeightHessian(model, x[rest], y[rest], total=len(y)).dense()
+    assert 0 < torch.linalg.eigvalsh(R).abs().max().item() <= pairs.notes["left_out_norm"]
+
+
+def test_flat_weights_fall_back_to_lanczos():
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(10, 4).double(), torch.randn(60, 10).double(), torch.arange(60) % 4
+    assert eigsh(WeightHessian(model, x, y), 3, method="auto").method == "lanczos"
+    assert eigsh(WeightHessian(model, x, y), 3, method="screened").method == "lanczos"
+
+
+def test_auto_screens_a_trained_network_and_nothing_else(trained):
+    model, x, y = trained
+    assert eigsh(WeightHessian(*trained), 10, method="auto").method == "screened"
+    assert eigsh(WeightHessian(model, x, y, loss="squared_error"), 2, method="auto").method == "lanczos"
+    assert eigsh(torch.eye(30), 2, method="auto").method == "lanczos"
+    with pytest.raises(InputError, match="method='lanczos'"):
+        eigsh(torch.eye(30), 2, method="screened")
+
+
+def test_weight_decay_shifts_the_spectrum(trained, truth):
+    pairs = eigsh(WeightHessian(*trained, weight_decay=0.5), 5, method="screened")
+    assert torch.allclose(pairs.values, truth.flip(0)[:5] + 0.5, rtol=2e-4)
+
+
+def test_plan_takes_fewer_samples_the_faster_the_weights_fall():
+    steep, gentle = (torch.tensor(10.0 ** (-np.arange(1000) / step)) for step in (50, 150))
+    first, second = screening.plan(steep, 20, 1e-4), screening.plan(gentle, 20, 1e-4)
+    assert first.heavy < second.heavy
+    assert first.cost < second.cost < first.plain
+    flat = screening.plan(torch.ones(1000), 20, 1e-4)
+    assert not flat.worthwhile
+    assert screening.plan(torch.zeros(10), 2, 1e-4).heavy >= 0
+
+
+def test_a_state_is_kept_by_lanczos_only(trained, tmp_path):
+    H = WeightHessian(*trained)
+    for method, which in (("screened", "LA"), ("power", "LM")):
+        with pytest.raises(InputError, match=f"method='{method}' keeps no state"):
+            eigsh(H, 3, which=which, method=method, checkpoint=tmp_path / "state")
+    assert eigsh(H, 3, method="auto", check=False, checkpoint=tmp_path / "state").method == "lanczos"

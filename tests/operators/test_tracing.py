@@ -1,0 +1,164 @@
+"""Traced programs give the products of the graphs, or are not used."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from hbanalysis.errors import InputError
+from hbanalysis.operators import GaussNewton, WeightHessian, tracing
+from tests.oracles import Recurrent, Residual, Transformer, close, dense_oracle, differences, seeded
+
+IMAGES, LABELS = seeded(lambda: torch.rand(11, 1, 6, 6)).double(), torch.arange(11) % 3
+TOKENS, NEXT = seeded(lambda: torch.randint(0, 6, (9, 5))), seeded(lambda: torch.randint(0, 6, (9, 5)), 2)
+
+
+def cross_entropy(labels, ignored=-100):
+    return lambda z: nn.functional.cross_entropy(z.reshape(-1, z.shape[-1]), labels.reshape(-1), ignore_index=ignored)
+
+
+def convolutional(pool=nn.MaxPool2d, inplace=True):
+    layers = [nn.Conv2d(1, 3, 3), nn.ReLU(inplace), nn.BatchNorm2d(3), pool(2), nn.Flatten(), nn.Linear(12, 3)]
+    net = nn.Sequential(*layers).double()
+    net[2].running_mean += 0.1
+    return net.eval()
+
+
+NETS = {
+    "perceptron": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.Tanh(), nn.Linear(4, 3)), IMAGES, LABELS),
+    "convolutional": (convolutional, IMAGES, LABELS),
+    "average": (lambda: convolutional(nn.AvgPool2d), IMAGES, LABELS),
+    "residual": (Residual, IMAGES, LABELS),
+    "transformer": (Transformer, TOKENS, NEXT),
+    "tied": (lambda: Transformer(True), TOKENS, NEXT),
+    "recurrent": (Recurrent, seeded(lambda: torch.randint(0, 7, (8, 4))), torch.arange(8) % 3),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_traced_products_are_right(name):
+    build, x, y = NETS[name]
+    model = seeded(build).double().eval()
+    H = WeightHessian(model, x, y, chunk_size=4, engine="traced")
+    found = H.dense()
+    assert H.engine == "traced"
+    assert close(found, differences(model, x, cross_entropy(y)), 1e-8)
+    assert close(H.dense(), found, 1e-13)
+
+
+def operator(model, **options):
+    return WeightHessian(model, IMAGES, LABELS, **{"chunk_size": 4, "engine": "traced"} | options)
+
+
+def ones(H):
+    return torch.ones(H.shape[0], dtype=torch.float64)
+
+
+def test_weights_ignored_labels_decay_and_blocks():
+    model, weights = seeded(convolutional), torch.arange(11) % 4
+    options = {"weights": weights, "weight_decay": 0.1, "parameters": ["0.*", "5.bias"], "memory_budget": 0}
+    traced, graph = (operator(model, engine=engine, **options) for engine in ("traced", "graph"))
+    assert close(traced.dense(), graph.dense(), 1e-12) and (traced.engine, graph.engine) == ("traced", "graph")
+    ignored = NEXT.masked_fill(NEXT == 1, -100)
+    H = WeightHessian(seeded(Transformer).double(), TOKENS, ignored, chunk_size=3, engine="traced")
+    truth = differences(H.model, TOKENS, cross_entropy(ignored))
+    assert close(H.dense(), truth, 1e-8) and H.engine == "traced"
+
+
+def test_new_weights_and_buffers_are_seen():
+    model = seeded(convolutional)
+    H = operator(model)
+    before = H @ ones(H)
+    with torch.no_grad():
+        model[0].weight *= 1.5
+        model[2].running_var *= 2
+    after = H @ ones(H)
+    assert not close(after, before, 1e-3)
+    assert close(after, dense_oracle(model, IMAGES, LABELS) @ ones(H)) and H.engine == "traced"
+    model[0].weight = nn.Parameter(model[0].weight.detach() / 2)
+    again = operator(model)
+    assert close(again @ ones(H), dense_oracle(model, IMAGES, LABELS) @ ones(H))
+
+
+def test_parts_share_the_program(monkeypatch):
+    built = []
+
+    class Counted(tracing.Program):
+        def __init__(self, *arguments):
+            built.append(1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(tracing, "Program", Counted)
+    H = operator(seeded(convolutional))
+    part = H.part(range(2, 10))
+    assert close(part @ ones(H), dense_oracle(H.model, IMAGES[2:10], LABELS[2:10]) @ ones(H))
+    assert close(H @ ones(H), dense_oracle(H.model, IMAGES, LABELS) @ ones(H))
+    assert len(built) == 1
+
+
+def test_a_program_that_disagrees_is_not_used(monkeypatch, caplog):
+    model = seeded(convolutional)
+    whole = tracing.Program.build
+
+    def wrong(program, chunk):
+        loss, outputs, saved = whole(program, chunk)
+        return loss, outputs, tuple(t * 1.001 if t.is_floating_point() else t for t in saved)
+
+    monkeypatch.setattr(tracing.Program, "build", wrong)
+    truth = dense_oracle(model, IMAGES, LABELS)
+    H = operator(model)
+    with pytest.warns(UserWarning, match=r"some 1.3 times slower \(ArithmeticError: .* off by"):
+        found = H @ ones(H)
+    assert close(found, truth @ ones(H)) and H.engine.startswith("graph (ArithmeticError")
+    quiet = operator(model, engine="auto")
+    monkeypatch.setitem(tracing.WORTHWHILE, "cpu", 0)
+    with caplog.at_level(logging.INFO):
+        assert close(quiet @ ones(H), truth @ ones(H))
+    assert "come from autograd graphs" in caplog.text
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = convolutional()
+
+    def forward(self, x):
+        z = self.inner(x)
+        return z * 2 if z.sum() > 1e3 else z
+
+
+def test_what_cannot_be_traced_comes_from_the_graphs():
+    model = seeded(Branching)
+    H = operator(model)
+    with pytest.warns(UserWarning, match="not traced"):
+        found = H.dense()
+    assert close(found, dense_oracle(model, IMAGES, LABELS)) and H.engine.startswith("graph (")
+
+
+def test_tracing_waits_for_enough_samples(monkeypatch):
+    H = operator(seeded(convolutional), engine="auto")
+    H @ ones(H)
+    assert H.engine == "graph"
+    monkeypatch.setitem(tracing.WORTHWHILE, "cpu", 1000.0)
+    H = operator(seeded(convolutional), engine="auto")
+    H @ ones(H)
+    assert H.engine == "traced"
+
+
+def test_kept_results_are_counted():
+    H = operator(seeded(convolutional))
+    H @ ones(H)
+    (first, size), *_ = H._retention._kept
+    assert size == 4 and first.bytes > 4 * IMAGES[0].nbytes
+    tight = operator(seeded(convolutional), memory_budget=first.bytes + 1)
+    tight @ ones(H)
+    assert len(tight._retention._kept) == 1
+    assert close(tight @ ones(H), H @ ones(H), 1e-13)
+
+
+def test_unknown_engines_are_refused():
+    with pytest.raises(InputError, match="engine must be one of auto, graph, traced here; given 'jit'"):
+        operator(convolutional(), engine="jit")
+    with pytest.raises(InputError, match="engine must be one of auto, graph here; given 'traced'"):
+        GaussNewton(convolutional(), IMAGES, LABELS, engine="traced")

@@ -1,0 +1,163 @@
+"""Figures draw what the rows hold, on the axes that they promise, and need no torch."""
+
+import itertools
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("agg")
+
+
+from hbanalysis import plots
+from hbanalysis.errors import InputError
+from tests.synthetic_rows import make_row, make_rows, rising
+
+FIGURES = [
+    plots.spectra,
+    plots.lambda1_vs_batch,
+    plots.landscape,
+    plots.robustness_vs_batch,
+    plots.training_history,
+]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    found = make_rows([16, 64, 256], [0, 1, 2], rising)
+    found += make_rows([64, 1024], [0], rising, scale="paper", dataset="mnist")
+    found += [make_row(1024, 0, status="cap", **rising(1024, 0)), make_row(1024, 1, status="diverged")]
+    return found
+
+
+def _panels(figure):
+    return [a for part in figure.subfigs for a in part.axes]
+
+
+def test_spectra_data_are_the_rows(rows) -> None:
+    figure, data = plots.spectra(rows)
+    seeds = data[data["kind"] == "seed"]
+    for row in rows:
+        training, measured = row.config["training"], row.values["at_target"]
+        mine = seeds[
+            (seeds["scale"] == row.scale)
+            & (seeds["batch_size"] == training["batch_size"])
+            & (seeds["seed"] == training["seed"])
+        ]
+        for split in ("train", "test"):
+            drawn = mine[mine["split"] == split].sort_values("index")["value"].tolist()
+            assert drawn == (measured[f"spectrum_{split}"] if measured else [])
+    assert all(a.get_yscale() == "log" for a in _panels(figure))
+
+
+def test_means_are_geometric_with_t_intervals_of_logarithms(rows) -> None:
+    _, data = plots.lambda1_vs_batch(rows)
+    part = data[(data["scale"] == "digits") & (data["split"] == "train") & (data["batch_size"] == 64)]
+    logs = np.log(part[part["kind"] == "seed"]["value"])
+    mean = part[part["kind"] == "mean"].iloc[0]
+    assert mean["n"] == 3
+    assert mean["value"] == pytest.approx(np.exp(logs.mean()))
+    half = 4.302652729 * logs.std(ddof=1) / np.sqrt(3)
+    assert mean["high"] == pytest.approx(np.exp(logs.mean() + half))
+    single = data[(data["scale"] == "paper") & (data["kind"] == "mean")]
+    assert single["low"].isna().all() and (single["n"] == 1).all()
+
+
+def test_a_training_above_its_target_is_drawn_and_enters_no_mean(rows) -> None:
+    _, data = plots.lambda1_vs_batch(rows)
+    large = data[(data["scale"] == "digits") & (data["batch_size"] == 1024)]
+    assert large["kind"].unique().tolist() == ["seed"]
+    assert large["status"].unique().tolist() == ["cap"]
+
+
+def test_both_axes_of_lambda1_are_logarithmic_and_ticked_at_the_batch_sizes(rows) -> None:
+    figure, _ = plots.lambda1_vs_batch(rows)
+    for panel in _panels(figure):
+        assert panel.get_xscale() == panel.get_yscale() == "log"
+    assert list(_panels(figure)[0].get_xticks()) == [64, 1024]
+
+
+def test_quadratic_of_the_landscape_is_slope_and_curvature(rows) -> None:
+    _, data = plots.landscape(rows)
+    line = data[(data["scale"] == "digits") & (data["batch_size"] == 16) & (data["seed"] == 1)]
+    (row,) = [
+        r
+        for r in rows
+        if r.scale == "digits" and (r.config["training"]["batch_size"], r.config["training"]["seed"]) == (16, 1)
+    ]
+    t, path = line["t"].to_numpy(), row.values["landscape"]
+    expected = row.values["at_target"]["loss_train"] + path["slope_train"] * t + path["curvature_train"] * t**2 / 2
+    assert line["quadratic"].to_numpy() == pytest.approx(expected)
+    assert line["loss_train"].tolist() == path["loss_train"]
+
+
+def test_robustness_is_in_percent_with_the_clean_accuracy_at_epsilon_zero(rows) -> None:
+    _, data = plots.robustness_vs_batch(rows)
+    assert sorted(data["epsilon"].unique()) == [0.0, 0.1, 0.2]
+    one = data[(data["scale"] == "paper") & (data["batch_size"] == 64) & (data["kind"] == "seed")]
+    (row,) = [r for r in rows if r.scale == "paper" and r.config["training"]["batch_size"] == 64]
+    measured = row.values["at_target"]
+    expected = [100 * v for v in (measured["accuracy_test"], *(a["accuracy_test"] for a in measured["fgsm"]))]
+    assert one.sort_values("epsilon")["value"].tolist() == expected
+    with pytest.raises(InputError, match="'valid'"):
+        plots.robustness_vs_batch(rows, split="valid")
+
+
+def test_history_holds_every_epoch_and_crossing(rows) -> None:
+    _, data = plots.training_history(rows)
+    assert len(data) == sum(len(r.values["history"]) + len(r.values["crossings"]) for r in rows)
+
+
+def test_values_not_above_zero_are_left_out_and_counted() -> None:
+    top = [1.0, 0.5, -0.1]
+    figure, data = plots.spectra([make_row(16, 0, spectrum=top), make_row(64, 0, spectrum=top)])
+    assert (data["value"] > 0).all()
+    texts = [part.get_supxlabel() for part in figure.subfigs]
+    assert texts == ["4 values not above 0 are not drawn"]
+
+
+@pytest.mark.parametrize("figure_of", FIGURES)
+def test_every_family_is_headed_by_its_scale(rows, figure_of) -> None:
+    figure, _ = figure_of(rows)
+    heads = [part.get_suptitle() for part in figure.subfigs]
+    assert heads == [
+        "M1 on MNIST\npaper: the paper's scale",
+        "M1 on the digits\ndigits: smaller scale than the paper's",
+    ]
+    assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("figure_of", FIGURES)
+def test_the_legend_lies_inside_the_figure(rows, figure_of) -> None:
+    figure, _ = figure_of(rows)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1 and box.y0 >= whole.y0 - 1
+
+
+@pytest.mark.parametrize("figure_of", FIGURES)
+def test_nothing_to_draw_is_said(figure_of) -> None:
+    with pytest.raises(InputError, match="no measured row"):
+        figure_of([])
+
+
+def test_batch_sizes_differ_in_colour_and_in_marker() -> None:
+    looks = plots.style.batch_looks([16, 32, 64, 128, 256, 512, 1024, 2048])
+    assert len({look.marker for look in looks.values()}) == 8
+    grey = [np.dot(look.color[:3], (0.299, 0.587, 0.114)) for look in looks.values()]
+    assert all(b > a for a, b in itertools.pairwise(grey))
+
+
+def test_twins_are_told_apart_by_what_differs() -> None:
+    both = [make_row(16, 0), make_row(16, 0, learning_rate=0.04)]
+    figure, _ = plots.robustness_vs_batch(both)
+    heads = [part.get_suptitle().split("\n")[0] for part in figure.subfigs]
+    assert heads == ["M1 on the digits, learning rate 0.01", "M1 on the digits, learning rate 0.04"]
+
+
+def test_plots_import_no_torch() -> None:
+    code = "import sys, hbanalysis.plots, hbanalysis.claims.verdicts; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
