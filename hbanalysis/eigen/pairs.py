@@ -48,9 +48,9 @@ class Completeness:
         return f"not confirmed by a probe of {self.products:g} products{found}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Eigenpairs:
-    """Eigenpairs as far as they were found, with what is known about their errors.
+    """Eigenpairs as far as they were found, with what is known about their errors; prints as a table of them.
 
     Attributes:
         values: ``(k,)`` float64, in the order that ``which`` asks for.
@@ -80,6 +80,17 @@ class Eigenpairs:
     method: str = "lanczos"
     notes: dict[str, float] = field(default_factory=dict)
     space: ParameterSpace | None = None
+
+    def __repr__(self) -> str:
+        done = "converged" if self.converged else "not converged"
+        head = (
+            f"{len(self.values)} eigenvalues by {self.method} in {self.products:.4g} products, {done}; {self.complete}"
+        )
+        columns = zip(self.values.tolist(), self.bounds.tolist(), self.residuals.tolist(), strict=True)
+        lines = [
+            f"{i:5d} {value:14.6g} {bound:10.1e} {residual:10.1e}" for i, (value, bound, residual) in enumerate(columns)
+        ]
+        return "\n".join([head, f"{'index':>5} {'value':>14} {'bound':>10} {'residual':>10}", *lines])
 
     def vector(self, index: int) -> dict[str, Tensor]:
         """Return eigenvector ``index`` as one tensor a parameter, by name.

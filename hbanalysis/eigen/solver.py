@@ -74,8 +74,9 @@ def eigsh(
     30 for the check.
 
     Raises:
-        InputError: k out of range, unknown ``which`` or ``method``, an asymmetric tensor, a zero or mismatched ``v0``,
-            a ``checkpoint`` of another operator or for a method that keeps none; vectors that do not fit into memory.
+        InputError: k or ``max_products`` out of range, unknown ``which`` or ``method``, an asymmetric tensor, a zero or
+            mismatched ``v0``, a ``checkpoint`` of another operator or for a method that keeps none; vectors that do not
+            fit into memory.
         NumericalError: A product is not finite.
 
     Warns:
@@ -93,12 +94,14 @@ def eigsh(
         raise unknown_name("method", method, METHODS)
     if checkpoint is not None and method in ("screened", "power"):
         raise InputError(f"method={method!r} keeps no state: leave out checkpoint, or use method='lanczos' or 'auto'.")
-    limit = max_products or 100 * k + 500
+    if max_products is not None and max_products < 1:
+        raise InputError(f"max_products must be at least 1, or None for 100 k + 500; given {max_products}.")
+    limit = 100 * k + 500 if max_products is None else max_products
     if method == "power":
         if which != "LM":
             raise InputError(f"Power iteration finds the largest moduli, which='LM'; given which={which!r}.")
         return power_iteration(H, k, tol=tol, max_products=limit, seed=seed)
-    width = min(H.shape[0], subspace or max(2 * k + 40, 60))
+    width = min(H.shape[0], max(2 * k + 40, 60) if subspace is None else subspace)
     if width < min(H.shape[0], k + 2):
         raise InputError(f"subspace={width} is too small for k={k}; use at least {min(H.shape[0], k + 2)}.")
     _require_room(H, k, width)

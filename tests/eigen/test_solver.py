@@ -170,6 +170,12 @@ def test_show_sees_every_product_and_may_stop_the_run():
         eigsh(torch.eye(5), 2, show=stop)
 
 
+def test_pairs_print_as_a_table():
+    lines = repr(eigsh(torch.diag(torch.tensor([-3.0, 1.0, 2.0])), 2, which="LM")).splitlines()
+    assert lines[0].startswith("2 eigenvalues by lanczos in 3 products, converged; complete")
+    assert [line.split()[:2] for line in lines[1:]] == [["index", "value"], ["0", "-3"], ["1", "2"]]
+
+
 def test_bad_input_is_named():
     A = torch.eye(5)
     cases = [
@@ -182,6 +188,8 @@ def test_bad_input_is_named():
         (lambda: eigsh(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), 1), "not symmetric"),
         (lambda: eigsh(torch.ones(2, 3), 1), "square"),
         (lambda: eigsh(torch.eye(99), 10, subspace=10), "subspace=10 is too small"),
+        (lambda: eigsh(A, 2, subspace=0), "subspace=0 is too small"),
+        (lambda: eigsh(A, 2, max_products=0), "at least 1.*given 0"),
     ]
     for call, message in cases:
         with pytest.raises(InputError, match=message):
