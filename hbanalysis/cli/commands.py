@@ -254,6 +254,30 @@ def verify(row: str, device: Device = None, threads: Threads = 1, root: DataRoot
 
 
 @app.command()
+def compare(
+    study: Annotated[list[str] | None, typer.Option(help="Studies; default: all.")] = None,
+    store: StorePath = None,
+) -> int:
+    """Set every row of the local store beside the published row of the same cell: published, here, ratio, band."""
+    from hbanalysis import studies
+    from hbanalysis.records import comparison
+    from hbanalysis.store import Store, published
+    from hbanalysis.studies.base import PRIVATE_SCALE
+
+    names = [studies.get(name).name for name in study or studies.names()]
+    here = [row for name in names for row in Store(store).rows(name) if row.scale != PRIVATE_SCALE]
+    if not here:
+        raise InputError(f"The local store {Store(store).root} has no row of {', '.join(names)}.")
+    theirs = published().rows()
+    compared, alone = comparison.compare(here, theirs), comparison.without_partner(here, theirs)
+    print(comparison.table(compared))
+    for row in alone:
+        one = studies.get(row.study)
+        print(f"No published row: {row.study}, {row.scale}: {one.label(one.from_config(row.config))}")
+    return 0 if compared["inside"].all() else 1
+
+
+@app.command()
 def export(
     output: Annotated[Path, typer.Option(help="The CSV file; its dictionary is written beside it.")] = Path("rows.csv"),
     local: Annotated[bool, typer.Option("--local", help="Add the rows of the local store.")] = False,

@@ -21,7 +21,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_names_every_command(capsys: Captured):
     assert cli._run(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in ("data", "run", "status", "notebook", "book", "publish", "verify", "export", "store"):
+    for name in ("data", "run", "status", "notebook", "book", "publish", "verify", "compare", "export", "store"):
         assert f"  {name} " in out
     assert "130" in out
 
@@ -47,6 +47,7 @@ def test_help_names_every_command(capsys: Captured):
         (["publish"], "--study"),
         (["publish", "--scale", "digits"], "No row of the local store"),
         (["export", "--output", "rows.xlsx"], "rows.csv"),
+        (["compare"], "has no row"),
     ],
 )
 def test_bad_input_is_a_message_and_exit_code_2(words: list[str], hint: str, capsys: Captured):
@@ -113,6 +114,21 @@ def test_export_writes_published_rows_and_local_ones_on_request(capsys: Captured
     assert cli._run(["export", "--output", str(stores / "rows.csv"), "--local"]) == 0
     assert len((stores / "rows.csv").read_text()) > len(alone)
     assert (stores / "rows_dictionary.csv").exists()
+
+
+def test_compare_sets_the_whole_store_beside_the_published_rows(capsys: Captured, stores: Path):
+    cells = studies.get(STUDY).cells("digits")[:3]
+    local = Store(stores / "local")
+    publish_into(stores / "published", [made_up_row(cell) for cell in cells[:2]])
+    for cell in cells[1:]:
+        local.put(made_up_row(cell))
+    assert cli._run(["compare", "--study", STUDY]) == 0
+    out = capsys.readouterr().out
+    assert "values inside their band" in out and " NO" not in out
+    assert f"No published row: {STUDY}, digits: {studies.get(STUDY).label(cells[2])}" in out
+    local.put(made_up_row(cells[0], 3.0))
+    assert cli._run(["compare"]) == 1
+    assert " NO" in capsys.readouterr().out
 
 
 def test_an_interrupt_anywhere_is_130(monkeypatch: pytest.MonkeyPatch):
