@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Snakemake needs older versions of some packages that .venv pins, and only calls `hbanalysis` as a command.
+SNAKEMAKE := .venv-snakemake/bin/snakemake
 # One thread per process: two workers that each use every core are many times slower than two that use one.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Both tiers collect the same tests, doctests and notebook cells, so that each can name what it leaves to the other.
@@ -41,7 +43,11 @@ serve: site ## build the published site and open it in a browser (PORT=8000)
 test: $(STAMP) ## quick tier: unit tests, doctests, notebooks, site and browser smoke tests
 	$(PYTEST) --tier quick
 
-test-full: $(STAMP) ## full tier: everything slow; together with `make test` every test exactly once
+$(SNAKEMAKE):
+	$(PYTHON) -m venv .venv-snakemake
+	.venv-snakemake/bin/python -m pip install --quiet --disable-pip-version-check snakemake==9.27.1
+
+test-full: $(STAMP) $(SNAKEMAKE) ## full tier: everything slow; together with `make test` every test exactly once
 	$(PYTEST) --tier full
 
 lint: $(STAMP) ## ruff (lint and format), mypy, import-linter

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hbanalysis import __version__
-from hbanalysis.cli import file_commands
-from hbanalysis.cli.file_commands import DataRoot, StorePath
+from hbanalysis.cli import file_commands, row_commands
+from hbanalysis.cli.options import (
+    DataRoot,
+    Device,
+    Overrides,
+    Scale,
+    StorePath,
+    Threads,
+    Workers,
+    cells_of,
+    use_data_of,
+)
 from hbanalysis.errors import InputError, NumericalError, StoreError
 
 if TYPE_CHECKING:
@@ -37,10 +47,14 @@ app = typer.Typer(
 )
 for files in (file_commands.data, file_commands.archive, file_commands.store):
     app.add_typer(files)
-
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:0, ...; default: cuda where present.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; default: one a core, one on CUDA.")]
-Threads = Annotated[int, typer.Option(help="Threads of each worker process.")]
+for command in (
+    row_commands.status,
+    row_commands.cells,
+    row_commands.compare,
+    row_commands.verify,
+    row_commands.export,
+):
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -56,13 +70,13 @@ def _version(
 def run(
     study: Annotated[str | None, typer.Argument(help="Name of a study; see `hbanalysis status`.")] = None,
     *,
-    scale: Annotated[str, typer.Option(help="Preset: digits, mnist, small, paper.")],
+    scale: Scale,
     everything: Annotated[
         bool, typer.Option("--all", help="Every study's cells, by what the book lacks most; prints the plan first.")
     ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the preset (YAML)."),
+    overrides: Overrides = None,
+    key: Annotated[
+        list[str] | None, typer.Option(help="Only cells whose keys begin so; see `hbanalysis cells`.")
     ] = None,
     device: Device = None,
     time_budget: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop cleanly inside this time.")] = None,
@@ -73,11 +87,12 @@ def run(
     root: DataRoot = None,
 ) -> int:
     """Compute the cells of STUDY (or --all) that the local store lacks; run it again to go on where it stopped."""
+    from hbanalysis import studies
     from hbanalysis.running import compute
     from hbanalysis.running.display import duration
     from hbanalysis.store import Store
 
-    _use_data_of(root)
+    use_data_of(root)
     if time_budget is not None and time_budget <= 0:
         raise InputError(f"The time budget must be positive; given {time_budget:g} seconds.")
     if (study is None) != everything:
@@ -86,7 +101,11 @@ def run(
     if everything:
         work, workers = _everything(scale, overrides, place, device, workers)
     else:
-        work = _cells_of(study or "", scale, overrides)
+        work = cells_of(study or "", scale, overrides)
+    if key:
+        work = [(name, cell) for name, cell in work if studies.get(name).key(cell).startswith(tuple(key))]
+        if not work:
+            raise InputError(f"No cell has a key that begins with {', '.join(key)}; see `hbanalysis cells`.")
     outcome = compute.run(
         work,
         place,
@@ -106,15 +125,6 @@ def run(
     return outcome.exit_code
 
 
-def _cells_of(study: str, scale: str, overrides: list[str] | None) -> list[tuple[str, Any]]:
-    from hbanalysis import arguments, studies
-
-    chosen = studies.get(study)
-    kinds = {name: arguments.kind_of(one.type) for name, one in chosen.parameters.items()}
-    values = arguments.parse_assignments(overrides or [], kinds, study)
-    return [(study, cell) for cell in chosen.cells(scale, **values)]
-
-
 def _everything(
     scale: str, overrides: list[str] | None, store: "Store", device: str | None, workers: int | None
 ) -> tuple[list[tuple[str, Any]], int]:
@@ -129,35 +139,6 @@ def _everything(
     plan = agenda.plan(scale, store, device or ("cuda" if cuda else "cpu"), count, done)
     print(plan, file=sys.stderr, flush=True)
     return plan.work, count
-
-
-@app.command()
-def status(store: StorePath = None) -> None:
-    """Show rows there and missing, by study and scale, local and published."""
-    from hbanalysis import studies
-    from hbanalysis.store import Store, published
-
-    local, theirs = Store(store), published()
-    print(f"{'study':24} {'scale':10} {'cells':>6} {'local':>6} {'published':>10} {'missing':>8}")
-    for name in studies.names():
-        study = studies.get(name)
-        here = {row.key: row for row in local.rows(name)}
-        there = {row.key: row for row in theirs.rows(name)}
-        listed: set[str] = set()
-        for scale in study.scales:
-            keys = {study.key(cell) for cell in study.cells(scale)}
-            listed |= keys
-            counts = (
-                len(keys),
-                len(keys & set(here)),
-                len(keys & set(there)),
-                len(keys - set(here) - set(there)),
-            )
-            print(f"{name:24} {scale:10} {counts[0]:6d} {counts[1]:6d} {counts[2]:10d} {counts[3]:8d}")
-        others = (len(set(here) - listed), len(set(there) - listed))
-        if any(others):
-            print(f"{name:24} {'(others)':10} {'':6} {others[0]:6d} {others[1]:10d} {'':8}")
-    print(f"Local store: {local.root}")
 
 
 @app.command()
@@ -238,66 +219,6 @@ def publish(
     if notebooks:
         changed_notebooks = runner.publish(progress=sys.stderr.isatty())
         print("Notebooks changed: " + (", ".join(path.name for path in changed_notebooks) or "none"))
-
-
-@app.command()
-def verify(row: str, device: Device = None, threads: Threads = 1, root: DataRoot = None) -> int:
-    """Recompute published ROW (its key, or the beginning of it) and compare: published, here, ratio, band."""
-    from hbanalysis.records import comparison
-    from hbanalysis.records import verify as verification
-
-    _use_data_of(root)
-    result = verification.verify(row, device=device, threads=threads)
-    if result.here is not None:
-        print(comparison.table(result.compared))
-    return result.exit_code
-
-
-@app.command()
-def compare(
-    study: Annotated[list[str] | None, typer.Option(help="Studies; default: all.")] = None,
-    store: StorePath = None,
-) -> int:
-    """Set every row of the local store beside the published row of the same cell: published, here, ratio, band."""
-    from hbanalysis import studies
-    from hbanalysis.records import comparison
-    from hbanalysis.store import Store, published
-    from hbanalysis.studies.base import PRIVATE_SCALE
-
-    names = [studies.get(name).name for name in study or studies.names()]
-    here = [row for name in names for row in Store(store).rows(name) if row.scale != PRIVATE_SCALE]
-    if not here:
-        raise InputError(f"The local store {Store(store).root} has no row of {', '.join(names)}.")
-    theirs = published().rows()
-    compared, alone = comparison.compare(here, theirs), comparison.without_partner(here, theirs)
-    print(comparison.table(compared))
-    for row in alone:
-        one = studies.get(row.study)
-        print(f"No published row: {row.study}, {row.scale}: {one.label(one.from_config(row.config))}")
-    return 0 if compared["inside"].all() else 1
-
-
-@app.command()
-def export(
-    output: Annotated[Path, typer.Option(help="The CSV file; its dictionary is written beside it.")] = Path("rows.csv"),
-    local: Annotated[bool, typer.Option("--local", help="Add the rows of the local store.")] = False,
-    store: StorePath = None,
-) -> None:
-    """Write every published row as one tidy CSV file with a data dictionary."""
-    from hbanalysis.records import export as exporter
-    from hbanalysis.store import Store, published
-
-    rows = published().rows() + (Store(store).rows() if local or store else [])
-    for path in exporter.write(rows, output):
-        print(path)
-
-
-def _use_data_of(root: Path | None) -> None:
-    """Worker processes find the data folder in their environment."""
-    if root is not None:
-        from hbanalysis import data
-
-        os.environ[data.ROOT_VARIABLE] = str(root.absolute())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hbanalysis.cli.options import DataRoot, StorePath
+
 if TYPE_CHECKING:
     from hbanalysis.records.archive import Contents
 
-StorePath = Annotated[
-    Path | None,
-    typer.Option("--store", help="Local store; default: HBANALYSIS_STORE, else the user's cache folder."),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--root", help="Data folder; default: HBANALYSIS_DATA, else the user's cache folder."),
-]
 data = typer.Typer(name="data", help="List and fetch data sets.", no_args_is_help=True, rich_markup_mode=None)
 archive = typer.Typer(
     name="archive", help="Rows with their checkpoints in one file.", no_args_is_help=True, rich_markup_mode=None

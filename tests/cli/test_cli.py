@@ -21,7 +21,19 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_names_every_command(capsys: Captured):
     assert cli._run(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in ("data", "run", "status", "notebook", "book", "publish", "verify", "compare", "export", "store"):
+    for name in (
+        "data",
+        "run",
+        "status",
+        "cells",
+        "notebook",
+        "book",
+        "publish",
+        "verify",
+        "compare",
+        "export",
+        "store",
+    ):
         assert f"  {name} " in out
     assert "130" in out
 
@@ -48,6 +60,8 @@ def test_help_names_every_command(capsys: Captured):
         (["publish", "--scale", "digits"], "No row of the local store"),
         (["export", "--output", "rows.xlsx"], "rows.csv"),
         (["compare"], "has no row"),
+        (["cells", "--scale", "digits", "--set", "seeds=[1]"], "--set goes with one study"),
+        (["run", STUDY, "--scale", "digits", "--key", "zz"], "No cell has a key that begins with zz"),
     ],
 )
 def test_bad_input_is_a_message_and_exit_code_2(words: list[str], hint: str, capsys: Captured):
@@ -114,6 +128,20 @@ def test_export_writes_published_rows_and_local_ones_on_request(capsys: Captured
     assert cli._run(["export", "--output", str(stores / "rows.csv"), "--local"]) == 0
     assert len((stores / "rows.csv").read_text()) > len(alone)
     assert (stores / "rows_dictionary.csv").exists()
+
+
+def test_cells_are_listed_and_computed_one_by_one(capsys: Captured, stores: Path):
+    study = studies.get(STUDY)
+    first, second = study.cells("tiny")
+    assert cli._run(["cells", STUDY, "--scale", "tiny", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [entry["key"] for entry in listed] == [study.key(first), study.key(second)]
+    assert listed[0]["label"] == study.label(first) and listed[0]["seconds"] > 0
+    assert cli._run(["cells", "--scale", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in studies.names())
+    assert cli._run(["run", STUDY, "--scale", "tiny", "--key", study.key(second)[:8], "--workers", "1"]) == 0
+    assert [row.key for row in Store(stores / "local").rows(STUDY)] == [study.key(second)]
 
 
 def test_compare_sets_the_whole_store_beside_the_published_rows(capsys: Captured, stores: Path):
