@@ -1,0 +1,105 @@
+"""Batches that grow along training, and what each way to choose the batch ends with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hbanalysis.adaptive_tables import QUANTITIES, arms, groups, seed
+from hbanalysis.lineup import ARMS
+from hbanalysis.plots.series import PLACE, of_family, place
+from hbanalysis.plots.style import Look, grid, legend, level_looks, line_key, remark
+from hbanalysis.store import Row
+
+_COURSE = {"batch_size": "samples a step", "lambda1": r"$\lambda_1$ that is watched"}
+_ENDS = ("test accuracy (%)", "FGSM accuracy (%)", "PGD accuracy (%)")
+
+
+def adaptive_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
+    """Draw the batch size and the watched eigenvalue at each epoch, one curve a training.
+
+    Args:
+        rows: Rows of `absa`.
+
+    Returns:
+        The figure, and the plotted data: columns `scale`, `network`, `dataset`, `setting`, `arm`, `seed`, `epoch`,
+        `step`, `batch_size`, `learning_rate`, `share`, `lambda1`, `loss_running`.
+
+    Raises:
+        InputError: There is no row.
+    """
+    lines: list[dict[str, Any]] = []
+    families = groups(rows)
+    for one, group in families.items():
+        for name, chosen in arms(group).items():
+            for row in chosen:
+                lines += [place(one) | {"arm": name, "seed": seed(row)} | point for point in row.values["history"]]
+    names = ["epoch", "step", *_COURSE, "learning_rate", "share", "loss_running"]
+    data = pd.DataFrame(lines, columns=[*PLACE, "arm", "seed", *names])
+    figure, axes = grid(list(families), list(_COURSE.values()), share_y=False)
+    looks = _looks()
+    for one in families:
+        for (name, _), path in of_family(data, one).groupby(["arm", "seed"]):
+            for column, title in _COURSE.items():
+                panel, look = axes[one, title], looks[name]
+                style = {"drawstyle": "steps-post"} if column == "batch_size" else {}
+                panel.plot(path["epoch"], path[column], color=look.color, linewidth=1.3, alpha=0.85, **style)
+                panel.plot(path["epoch"].iloc[-1:], path[column].iloc[-1:], look.marker, color=look.color)
+        for title in _COURSE.values():
+            axes[one, title].set_yscale("log", base=2 if title == _COURSE["batch_size"] else 10)
+            axes[one, title].set_xlabel("epoch")
+        sizes = axes[one, _COURSE["batch_size"]]
+        ticks = sorted({int(size) for size in of_family(data, one)["batch_size"]})
+        sizes.set_yticks(ticks, [str(size) for size in ticks])
+    legend(figure, {}, "how the batch is chosen", _keys())
+    return figure, data
+
+
+def steps_and_outcomes(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
+    """Draw test accuracy, clean and under FGSM and PGD, against the number of SGD steps, one mark a training.
+
+    Args:
+        rows: Rows of `absa`.
+
+    Returns:
+        The figure, and the plotted data: columns `scale`, `network`, `dataset`, `setting`, `arm`, `seed`, and one for
+        each quantity of `hbanalysis.adaptive_tables.QUANTITIES`.
+
+    Raises:
+        InputError: There is no row.
+    """
+    lines: list[dict[str, Any]] = []
+    families = groups(rows)
+    for one, group in families.items():
+        for name, chosen in arms(group).items():
+            for row in chosen:
+                if row.values["at_target"]:
+                    values = {quantity: read(row) for quantity, (read, _) in QUANTITIES.items()}
+                    lines.append(place(one) | {"arm": name, "seed": seed(row)} | values)
+    data = pd.DataFrame(lines, columns=[*PLACE, "arm", "seed", *QUANTITIES])
+    figure, axes = grid(list(families), [name.removesuffix(" (%)") for name in _ENDS], share_y=False)
+    looks = _looks()
+    for one, group in families.items():
+        part = of_family(data, one)
+        for quantity in _ENDS:
+            panel = axes[one, quantity.removesuffix(" (%)")]
+            for name, chosen in part.groupby("arm"):
+                look = looks[str(name)]
+                panel.plot(chosen["SGD steps"], chosen[quantity], look.marker, color=look.color, alpha=0.75)
+            panel.set_xscale("log")
+            panel.set_xlabel("SGD steps")
+            panel.margins(0.15)
+        axes[one, _ENDS[0].removesuffix(" (%)")].set_ylabel("of the test set (%)")
+        lost = [f"{row.config['arm']}, seed {seed(row)}" for row in group if not row.values["at_target"]]
+        remark(axes[one, _ENDS[0].removesuffix(" (%)")], f"diverged: {'; '.join(lost)}" if lost else "")
+    legend(figure, {}, "how the batch is chosen", _keys(linestyle=""))
+    return figure, data
+
+
+def _looks() -> dict[str, Look]:
+    return dict(zip(ARMS, level_looks(range(len(ARMS))).values(), strict=True))
+
+
+def _keys(**style: Any) -> list[Any]:
+    return [line_key(name, color=look.color, marker=look.marker, **style) for name, look in _looks().items()]
