@@ -80,7 +80,8 @@ def test_a_rule_out_of_range_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"samples": 0}, {"tolerance": 1.0}, {"epsilon": -0.1}, {"attacked": 2.0}, {"warm_up": -1}]
+    "changes",
+    [{"samples": 0}, {"products": 1}, {"tolerance": 1.0}, {"epsilon": -0.1}, {"attacked": 2.0}, {"warm_up": -1}],
 )
 def test_a_watch_out_of_range_is_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
@@ -93,7 +94,7 @@ def config(**changes):
 
 
 RULE = AdaptiveBatch(limit=4, patience=2, share=0.4)
-WATCH = Watch(samples=20, tolerance=0.05, epsilon=0.05)
+WATCH = Watch(samples=20, products=4, epsilon=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_what_is_watched_is_the_largest_eigenvalue_of_the_drawn_samples(digits):
     model = seeded(lambda: nn.Sequential(nn.Flatten(), nn.AvgPool1d(4), nn.Linear(digits.images[0].numel() // 4, 10)))
     model = model.double().train()
     samples = dataclasses.replace(digits, images=digits.images.double())
-    pacing = Adaptive(config(seed=2), samples, RULE, dataclasses.replace(WATCH, tolerance=1e-6))
+    pacing = Adaptive(config(seed=2), samples, RULE, dataclasses.replace(WATCH, products=900, tolerance=1e-9))
     found = pacing.observe(3, model)["lambda1"]
     rows = torch.randperm(60, generator=torch.Generator().manual_seed(3 * 1_000_003 + 3))[:20]
     exact = torch.linalg.eigvalsh(dense_oracle(model, samples.images[rows], samples.labels[rows]))[-1]

@@ -43,7 +43,7 @@ def adaptive_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         for (name, _), path in of_family(data, one).groupby(["arm", "seed"]):
             for column, title in _COURSE.items():
                 panel, look = axes[one, title], looks[name]
-                style = {"drawstyle": "steps-post"} if column == "batch_size" else {}
+                style = {"drawstyle": "steps-mid"} if column == "batch_size" else {}
                 panel.plot(path["epoch"], path[column], color=look.color, linewidth=1.3, alpha=0.85, **style)
                 panel.plot(path["epoch"].iloc[-1:], path[column].iloc[-1:], look.marker, color=look.color)
         for title in _COURSE.values():
@@ -84,9 +84,9 @@ def steps_and_outcomes(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         part = of_family(data, one)
         for quantity in _ENDS:
             panel = axes[one, quantity.removesuffix(" (%)")]
-            for name, chosen in part.groupby("arm"):
+            for name, ended in part.groupby("arm"):
                 look = looks[str(name)]
-                panel.plot(chosen["SGD steps"], chosen[quantity], look.marker, color=look.color, alpha=0.75)
+                panel.plot(ended["SGD steps"], ended[quantity], look.marker, color=look.color, alpha=0.75)
             panel.set_xscale("log")
             panel.set_xlabel("SGD steps")
             panel.margins(0.15)

@@ -25,7 +25,7 @@ from hbanalysis.studies.spectrum_vs_batch import GRADIENT_SECONDS
 from hbanalysis.training_config import REVISION, TrainingConfig
 
 _TRAINED = 0.7  # share of a cell's time that is training, roughly
-_PRODUCTS = 14  # gradients' worth of each eigenvalue: some ten products, less than two gradients each
+_WATCHED, _LAST = 20, 60  # gradients' worth of the eigenvalue of an epoch, and of that at the end
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ class AbsaCell:
     @property
     def training_key(self) -> str:
         """Name of the checkpoints."""
-        parts = {"training": self.training, "rule": self.rule, "watch": self.watch}
-        what = {name: asdict(part) for name, part in parts.items()} | {"revision": REVISION}
-        return digest({"adaptive_training": what})[:20]
+        how = {"rule": asdict(self.rule), "watch": asdict(self.watch), "revision": REVISION}
+        return digest({"adaptive_training": {"training": asdict(self.training), **how}})[:20]
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Block:
 
 _RULE = AdaptiveBatch()
 _DIGITS = TrainingConfig(
-    "digits", "M1", 16, train_samples=500, schedule="milestones(0.2, 20, 30)", target_loss=None, max_epochs=40
+    "digits", "M1", 10, train_samples=300, schedule="milestones(0.2, 10, 15)", target_loss=None, max_epochs=20
 )
 _M1 = TrainingConfig("mnist", "M1", 64, schedule="milestones(0.2, 20, 30)", target_loss=None, max_epochs=40)
 _C1 = TrainingConfig(
@@ -151,7 +150,7 @@ PRESETS: dict[str, tuple[Block, ...]] = {
         Block(
             TrainingConfig("digits", "M1", 10, train_samples=60, learning_rate=0.05, target_loss=None, max_epochs=6),
             AdaptiveBatch(limit=4, patience=2),
-            Watch(samples=20, tolerance=0.1, epsilon=0.025),
+            Watch(samples=20, products=3, epsilon=0.025),
             AbsaMeasure(test_samples=50, pgd_samples=20, pgd_steps=2, pgd_restarts=1, tolerance=0.1),
             (0,),
             2,
@@ -160,10 +159,11 @@ PRESETS: dict[str, tuple[Block, ...]] = {
     "digits": (
         Block(
             _DIGITS,
-            _RULE,
-            replace(_GREY, samples=64, tolerance=0.05),
-            AbsaMeasure(pgd_samples=200, pgd_restarts=1, tolerance=0.05),
+            AdaptiveBatch(limit=8, patience=3),  # less patience, as there are fewer epochs
+            replace(_GREY, samples=32),
+            AbsaMeasure(pgd_samples=200, pgd_restarts=1, tolerance=0.1),
             (0, 1, 2),
+            2,
         ),
     ),
     "mnist": (Block(_M1, _RULE, _GREY, AbsaMeasure(), (0,)),),
@@ -233,9 +233,9 @@ class Absa(Study):
     def cost(self, cell: Cell) -> float:
         """Return CPU seconds, guessed from gradients."""
         t, measure = cell.training, cell.measure
-        steps = t.samples + _PRODUCTS * min(cell.watch.samples, t.samples)
+        steps = t.samples + _WATCHED * min(cell.watch.samples, t.samples)
         attacks = (measure.pgd_samples or 10_000) * measure.pgd_steps * measure.pgd_restarts
-        return GRADIENT_SECONDS[t.network] * (t.max_epochs * steps + 2 * _PRODUCTS * t.samples + attacks)
+        return GRADIENT_SECONDS[t.network] * (t.max_epochs * steps + _LAST * t.samples + attacks)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         pacing = Adaptive(cell.training, run.samples, cell.rule, cell.watch)
