@@ -12,7 +12,7 @@ from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.frames import Family, distinct_titles, families
 from hbanalysis.lineup import ABS, ABSA, ARMS, LARGE, SMALL
 from hbanalysis.store import Row
-from hbanalysis.trends import Interval, t_interval
+from hbanalysis.trends import t_interval
 
 _VARIES = ("learning_rate",)  # between the arms of one family, beside the batch size
 PAIRS = ((LARGE, SMALL), (ABS, SMALL), (ABSA, SMALL), (ABSA, LARGE), (ABSA, ABS))
@@ -94,7 +94,7 @@ def compared(rows: Sequence[Row], confidence: float = 0.95) -> pd.DataFrame:
                     continue
                 pairs = [(read(cells[first, s]), read(cells[second, s])) for s in seeds]
                 found = t_interval([math.log(a / b) if ratio else a - b for a, b in pairs], confidence)
-                low, mean, high = (math.exp(v) if ratio and v is not None else v for v in _ends(found))
+                low, mean, high = (_shown(value, ratio) for value in (found.low, found.mean, found.high))
                 lines.append(
                     {
                         "scale": one.scale,
@@ -103,8 +103,8 @@ def compared(rows: Sequence[Row], confidence: float = 0.95) -> pd.DataFrame:
                         "arms": f"{first} over {second}" if ratio else f"{first} minus {second}",
                         "seeds": found.n,
                         "mean": mean,
-                        "low": math.nan if low is None else low,
-                        "high": math.nan if high is None else high,
+                        "low": low,
+                        "high": high,
                     }
                 )
     return pd.DataFrame(lines)
@@ -145,8 +145,11 @@ def enlargements(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _ends(found: Interval) -> tuple[float | None, float, float | None]:
-    return found.low, found.mean, found.high
+def _shown(value: float | None, ratio: bool) -> float:
+    """A difference or ratio; what is left of equal numbers after rounding is 0, without a sign."""
+    if value is None:
+        return math.nan
+    return math.exp(value) if ratio else round(value, 9) + 0.0
 
 
 def _geometric(values: Sequence[float]) -> float:

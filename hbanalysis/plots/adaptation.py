@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from hbanalysis.adaptive_tables import QUANTITIES, arms, groups, seed
 from hbanalysis.lineup import ARMS
@@ -13,11 +14,14 @@ from hbanalysis.plots.style import Look, grid, legend, level_looks, line_key, re
 from hbanalysis.store import Row
 
 _COURSE = {"batch_size": "samples a step", "lambda1": r"$\lambda_1$ that is watched"}
+_APART = 0.05
 _ENDS = ("test accuracy (%)", "FGSM accuracy (%)", "PGD accuracy (%)")
 
 
 def adaptive_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
-    """Draw the batch size and the watched eigenvalue at each epoch, one curve a training.
+    """Draw the batch size and the watched eigenvalue at each epoch, one curve a training; of the latter medians, too.
+
+    Batch sizes are drawn a few percent apart, so that no arm hides another.
 
     Args:
         rows: Rows of `absa`.
@@ -40,18 +44,20 @@ def adaptive_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     figure, axes = grid(list(families), list(_COURSE.values()), share_y=False)
     looks = _looks()
     for one in families:
+        left, right = (axes[one, title] for title in _COURSE.values())
         for (name, _), path in of_family(data, one).groupby(["arm", "seed"]):
-            for column, title in _COURSE.items():
-                panel, look = axes[one, title], looks[name]
-                style = {"drawstyle": "steps-mid"} if column == "batch_size" else {}
-                panel.plot(path["epoch"], path[column], color=look.color, linewidth=1.3, alpha=0.85, **style)
-                panel.plot(path["epoch"].iloc[-1:], path[column].iloc[-1:], look.marker, color=look.color)
-        for title in _COURSE.values():
-            axes[one, title].set_yscale("log", base=2 if title == _COURSE["batch_size"] else 10)
-            axes[one, title].set_xlabel("epoch")
-        sizes = axes[one, _COURSE["batch_size"]]
+            look, apart = looks[name], 1 + _APART * ARMS.index(name)
+            left.plot(path["epoch"], apart * path["batch_size"], color=look.color, linewidth=1.6, drawstyle="steps-mid")
+            right.plot(path["epoch"], path["lambda1"], color=look.color, linewidth=0.8, alpha=0.35)
+        for name, paths in of_family(data, one).groupby("arm"):
+            middle = paths.groupby("epoch")["lambda1"].median()
+            right.plot(middle.index, middle, color=looks[str(name)].color, marker=looks[str(name)].marker, markersize=4)
+        left.set_yscale("log", base=2)
+        right.set_yscale("log", nonpositive="mask")
+        for panel in (left, right):
+            panel.set_xlabel("epoch")
         ticks = sorted({int(size) for size in of_family(data, one)["batch_size"]})
-        sizes.set_yticks(ticks, [str(size) for size in ticks])
+        left.set_yticks(ticks, [str(size) for size in ticks])
     legend(figure, {}, "how the batch is chosen", _keys())
     return figure, data
 
@@ -88,6 +94,9 @@ def steps_and_outcomes(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
                 look = looks[str(name)]
                 panel.plot(ended["SGD steps"], ended[quantity], look.marker, color=look.color, alpha=0.75)
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.set_xlabel("SGD steps")
             panel.margins(0.15)
         axes[one, _ENDS[0].removesuffix(" (%)")].set_ylabel("of the test set (%)")
