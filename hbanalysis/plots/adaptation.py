@@ -45,13 +45,13 @@ def adaptive_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     looks = _looks()
     for one in families:
         left, right = (axes[one, title] for title in _COURSE.values())
-        for (name, _), path in of_family(data, one).groupby(["arm", "seed"]):
-            look, apart = looks[name], 1 + _APART * ARMS.index(name)
+        for (arm, _), path in of_family(data, one).groupby(["arm", "seed"]):
+            look, apart = looks[str(arm)], 1 + _APART * ARMS.index(str(arm))
             left.plot(path["epoch"], apart * path["batch_size"], color=look.color, linewidth=1.6, drawstyle="steps-mid")
             right.plot(path["epoch"], path["lambda1"], color=look.color, linewidth=0.8, alpha=0.35)
-        for name, paths in of_family(data, one).groupby("arm"):
-            middle = paths.groupby("epoch")["lambda1"].median()
-            right.plot(middle.index, middle, color=looks[str(name)].color, marker=looks[str(name)].marker, markersize=4)
+        for arm, paths in of_family(data, one).groupby("arm"):
+            middle, look = paths.groupby("epoch")["lambda1"].median(), looks[str(arm)]
+            right.plot(middle.index, middle, color=look.color, marker=look.marker, markersize=4)
         left.set_yscale("log", base=2)
         right.set_yscale("log", nonpositive="mask")
         for panel in (left, right):
@@ -90,8 +90,8 @@ def steps_and_outcomes(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         part = of_family(data, one)
         for quantity in _ENDS:
             panel = axes[one, quantity.removesuffix(" (%)")]
-            for name, ended in part.groupby("arm"):
-                look = looks[str(name)]
+            for arm, ended in part.groupby("arm"):
+                look = looks[str(arm)]
                 panel.plot(ended["SGD steps"], ended[quantity], look.marker, color=look.color, alpha=0.75)
             panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
