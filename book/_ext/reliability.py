@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from hbanalysis.publishing.notebooks import ROOT
+from hbanalysis.folders import PROJECT
 
 MARK = "survives"
 TIERS = {"quick": "`make test`", "full": "`make test-full`", "both": "`make test`; more often in `make test-full`"}
@@ -93,7 +93,7 @@ class Survives(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the nodes of all headings."""
         self.env.note_reread()
-        found = claims(ROOT / "tests")
+        found = claims(PROJECT / "tests")
         headings = dict.fromkeys(heading for claim in found for heading in claim.headings)
         return [self._section(heading, [c for c in found if heading in c.headings]) for heading in headings]
 

@@ -5,6 +5,7 @@ scale), and every line is headed by its scale. `spectral_density` alone takes pl
 one panel.
 """
 
+from hbanalysis.plots.adaptation import adaptive_course, steps_and_outcomes
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
 from hbanalysis.plots.dynamics import beside_the_curvature, curvature_course, sharpness_course
@@ -30,6 +31,7 @@ from hbanalysis.plots.surfaces import surfaces
 
 __all__ = [
     "accuracy_matrices",
+    "adaptive_course",
     "along_training",
     "attacks_vs_batch",
     "beside_the_curvature",
@@ -55,6 +57,7 @@ __all__ = [
     "sharpness_course",
     "spectra",
     "spectral_density",
+    "steps_and_outcomes",
     "steps_vs_batch",
     "surfaces",
     "training_history",

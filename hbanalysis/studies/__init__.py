@@ -1,6 +1,7 @@
 """The experiments of the paper, each a frozen configuration in and a row out."""
 
 from hbanalysis.errors import unknown_name
+from hbanalysis.studies.absa import Absa
 from hbanalysis.studies.adversarial_training import AdversarialTraining
 from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Study
@@ -25,6 +26,7 @@ _ALL: tuple[Study, ...] = (
     RobustSpectrum(),
     LossLandscape(),
     TrainingDynamics(),
+    Absa(),
 )
 _STUDIES = {study.name: study for study in _ALL}
 

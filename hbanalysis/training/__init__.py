@@ -1,7 +1,8 @@
 """Training to a loss target, and what is measured on a model along the way and afterwards."""
 
 from hbanalysis.training.config import REVISION, TrainingConfig
-from hbanalysis.training.loop import EPOCH_END, RECORD, RESUME, STATE_NOTES, Record, load_record, stem, train
+from hbanalysis.training.loop import RESUME, STATE_NOTES, train
+from hbanalysis.training.record import EPOCH_END, RECORD, Record, load_record, stem
 
 __all__ = [
     "EPOCH_END",

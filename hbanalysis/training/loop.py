@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,54 +24,18 @@ from hbanalysis.errors import StoreError, require
 from hbanalysis.files import digest, write_atomically
 from hbanalysis.training.config import TrainingConfig
 from hbanalysis.training.evaluation import evaluate
-from hbanalysis.training.schedules import learning_rate
+from hbanalysis.training.pacing import Pacing, Perturb, Steady
+from hbanalysis.training.record import EPOCH_END, RECORD, Record, load_record, stem
 
 THRESHOLDS = (1e-1, 1e-2, 3e-3, 1e-3)
 NEAR = 1.3  # the whole set is measured once the running loss is expected below NEAR times the next threshold
 SAVE_EVERY = 60.0  # seconds between states kept for resuming
 MICRO_BATCH = {"cpu": 256}
-EPOCH_END = "epoch-end"
-RECORD = "training.json"
 RESUME = "resume.safetensors"
 STATE_NOTES = {"record", "place"}  # of a state to resume from
 
 Progress = Callable[[float], None]
-Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 EpochEnd = Callable[[int, nn.Module], None]
-
-
-@dataclass
-class Record:
-    """The course of a training; what `train` returns and keeps beside the checkpoints.
-
-    Attributes:
-        status: ``reached``, ``cap`` (target not reached in ``max_epochs``), ``finished`` (there was no target) or
-            ``diverged``.
-        epochs: Epochs until the target was crossed (a multiple of a quarter), or all of them.
-        steps: Steps until then.
-        crossings: For each threshold reached: threshold, epoch, step and the exact mean loss.
-        history: For each epoch: epoch, step, running loss, learning rate.
-        seconds: Wall time of the training steps and measurements.
-        checkpoints: SHA-256 of each file by its stem.
-    """
-
-    status: str = "running"
-    epochs: float = 0.0
-    steps: int = 0
-    crossings: list[dict[str, int | float]] = field(default_factory=list)
-    history: list[dict[str, int | float]] = field(default_factory=list)
-    seconds: float = 0.0
-    checkpoints: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def final(self) -> str:
-        """Return the stem of the checkpoint at the target, or of the last state if it was not reached."""
-        return stem(self.crossings[-1]["threshold"]) if self.status == "reached" else EPOCH_END
-
-
-def stem(threshold: float) -> str:
-    """Return the file stem of the checkpoint at the first crossing of a threshold."""
-    return f"loss-{threshold:g}"
 
 
 def train(
@@ -82,6 +46,7 @@ def train(
     *,
     start: Path | None = None,
     perturb: Perturb | None = None,
+    pacing: Pacing | None = None,
     epoch_end: EpochEnd | None = None,
 ) -> Record:
     r"""Train a network, or finish a training that was interrupted, and keep its checkpoints in ``folder``.
@@ -102,14 +67,17 @@ def train(
             machine, versions and number of threads.
         start: Checkpoint to start from instead of the initialisation.
         perturb: Changes the images of a step, ``(model, images, labels) -> images``; must leave the model as it was.
+        pacing: Decides batch size, learning rate and perturbation of each epoch, in place of the configuration and of
+            ``perturb``; the history of the record is its only memory.
         epoch_end: Called after each epoch with its number (1, 2, ...) and the model, which it must leave as it was.
             What it finds it keeps itself. After an interruption some epochs may be run again, with the same weights,
             and it is called again for these; for a training that is there already it is not called.
 
     Raises:
         StoreError: The folder cannot be written, or holds a damaged file.
-        InputError: The samples do not fit the configuration.
+        InputError: The samples do not fit the configuration; both ``perturb`` and ``pacing`` are given.
     """
+    require(perturb is None or pacing is None, "A pacing says itself how images are changed; give no perturb= beside.")
     require(
         len(samples) == config.samples,
         f"The configuration asks for {config.samples} training samples; given {len(samples)}.",
@@ -118,7 +86,7 @@ def train(
     if done.is_file():
         (folder / RESUME).unlink(missing_ok=True)  # left by a process that was killed between its last two steps
         return load_record(folder)
-    run = _Run(config, samples, folder, perturb, epoch_end)
+    run = _Run(config, samples, folder, pacing or Steady(config, perturb), epoch_end)
     if start is not None:
         checkpoints.restore(run.model, start)
     run.resume()
@@ -130,36 +98,6 @@ def train(
     return run.record
 
 
-def load_record(folder: Path, *, check: bool = True) -> Record:
-    """Return the record of a finished training.
-
-    Args:
-        folder: Its checkpoints.
-        check: Compare the checkpoints with the SHA-256 that the record has of each.
-
-    Raises:
-        StoreError: The record or a checkpoint is not there, was edited or is of another kind; names the file.
-    """
-    path = folder / RECORD
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        seal = body.pop("sha256", None)
-        if seal is not None and seal != digest(body, allow_nan=True):
-            raise ValueError("its checksum does not fit; it was edited")
-        body.pop("key", None)
-        record = Record(**body)
-        sums = [(folder / f"{name}.safetensors", expected) for name, expected in record.checkpoints.items()]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(f"Cannot read {path}: {error}. Delete {folder} to train again.") from error
-    for file, expected in sums:
-        if file.parent != folder:
-            raise StoreError(f"{path} names a checkpoint outside its folder: {file}. Delete {folder} to train again.")
-        if check and not (file.is_file() and checkpoints.sha256(file) == expected):
-            what = "does not fit the SHA-256 in its record; it was edited" if file.is_file() else "is missing"
-            raise StoreError(f"The checkpoint {file} {what}. Delete {folder} to train again.")
-    return record
-
-
 class _Run:
     """The state of one training: model, optimiser, place in the epoch, sums since the last mark."""
 
@@ -168,10 +106,10 @@ class _Run:
         config: TrainingConfig,
         samples: Samples,
         folder: Path,
-        perturb: Perturb | None,
+        pacing: Pacing,
         epoch_end: EpochEnd | None,
     ) -> None:
-        self.config, self.samples, self.folder, self.perturb = config, samples, folder, perturb
+        self.config, self.samples, self.folder, self.pacing = config, samples, folder, pacing
         self.epoch_end = epoch_end
         self.device = samples.images.device
         self.model = config.network_on(self.device).train()
@@ -183,8 +121,6 @@ class _Run:
         self.epoch_total, self.epoch_count = 0.0, 0
         self.previous: float | None = None
         self.resume_path = folder / RESUME
-        self.steps = math.ceil(config.samples / config.batch_size)
-        self.marks = {math.ceil(quarter * self.steps / 4): quarter for quarter in (1, 2, 3, 4)}
         micro = config.ghost_batch if networks.has_batch_norm(self.model) else None
         if not networks.has_batch_norm(self.model):
             micro = MICRO_BATCH.get(self.device.type)
@@ -219,19 +155,21 @@ class _Run:
     def _begin_epoch(self) -> None:
         generator = torch.Generator().manual_seed(1_000_003 * (self.config.seed + 1) + self.epoch)
         self.order = torch.randperm(self.config.samples, generator=generator).to(self.device)
-        rate = learning_rate(self.config.schedule, self.config.learning_rate, self.epoch)
+        self.pace = self.pacing.pace(self.record.history)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.rate = rate
+            group["lr"] = self.pace.learning_rate
+        self.before = int(self.record.history[-1]["step"]) if self.record.history else 0  # steps of earlier epochs
+        self.steps = math.ceil(self.config.samples / self.pace.batch_size)
+        self.marks = {math.ceil(quarter * self.steps / 4): quarter for quarter in (1, 2, 3, 4)}
 
     def _one_step(self) -> None:
-        size = self.config.batch_size
+        size = self.pace.batch_size
         chosen = self.order[self.step * size : (self.step + 1) * size]
         self.optimizer.zero_grad(set_to_none=True)
         for part in chosen.split(self.micro):
             images, labels = self.samples.images[part], self.samples.labels[part]
-            if self.perturb is not None:
-                images = self.perturb(self.model, images, labels)
+            if self.pace.perturb is not None:
+                images = self.pace.perturb(self.model, images, labels)
             loss = self._loss(images, labels)
             (loss / len(chosen)).backward()
             self.total += loss.detach()
@@ -270,7 +208,7 @@ class _Run:
             name = stem(threshold)
             self.record.checkpoints[name] = self._keep(name)
             self.record.epochs = self.epoch + self.marks[self.step] / 4
-            self.record.steps = self.epoch * self.steps + self.step
+            self.record.steps = self.before + self.step
             self.record.crossings.append(
                 {
                     "threshold": threshold,
@@ -281,18 +219,18 @@ class _Run:
             )
 
     def _end_epoch(self) -> None:
-        self.record.history.append(
-            {
-                "epoch": self.epoch + 1,
-                "step": self.epoch * self.steps + self.step,
-                "loss_running": self.epoch_total / max(self.epoch_count, 1),
-                "learning_rate": self.rate,
-            }
-        )
+        entry: dict[str, int | float] = {
+            "epoch": self.epoch + 1,
+            "step": self.before + self.step,
+            "loss_running": self.epoch_total / max(self.epoch_count, 1),
+            "learning_rate": self.pace.learning_rate,
+        }
+        seen = {} if self.record.status == "diverged" else self.pacing.observe(self.epoch + 1, self.model)
+        self.record.history.append(entry | dict(self.pace.notes) | seen)
         self.epoch += 1
         self.epoch_total, self.epoch_count = 0.0, 0
         if self.record.status == "diverged" or not self.thresholds or len(self.record.crossings) < len(self.thresholds):
-            self.record.epochs, self.record.steps = float(self.epoch), self.epoch * self.steps
+            self.record.epochs, self.record.steps = float(self.epoch), self.before + self.steps
             if self.record.status == "running" and self.epoch >= self.config.max_epochs:
                 self.record.status = "cap" if self.thresholds else "finished"
         else:
