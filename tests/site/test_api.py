@@ -56,7 +56,8 @@ def test_every_public_name_has_an_entry_with_its_signature(entries, name):
     thing = the(name)
     if inspect.isfunction(thing) or (inspect.isclass(thing) and not issubclass(thing, Exception)):
         names = inspect.signature(thing).parameters
-        assert re.search(".*?".join(rf"\b{one}\b" for one in names), entries[name].get_text(), re.DOTALL)
+        _, _, shown = entries[name].get_text().partition("(")
+        assert re.search(".*?".join(rf"\b{one}\b" for one in names), shown, re.DOTALL)
 
 
 def test_the_public_modules_are_there(modules):
