@@ -1,11 +1,16 @@
-"""Directives ``claims``, where every claim of the paper stands, and ``paper-slips``, what looks wrong in its tables."""
+"""Directives made of the paper's claims and tables and of the published rows.
 
+``claims`` says where every claim stands, ``paper-slips`` what looks wrong in the paper's tables, and
+``factorial-verdicts`` what is left of the batch size beside the learning rate.
+"""
+
+import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from hbanalysis import paper, store
-from hbanalysis.claims import scoreboard
+from hbanalysis.claims import factorial, scoreboard
 
 
 class Claims(SphinxDirective):
@@ -25,14 +30,30 @@ class PaperSlips(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        found = paper.noted()
-        lines = [list(found.columns), ["---"] * len(found.columns), *found.to_numpy().tolist()]
-        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return self.parse_text_to_nodes(text)
+        return self.parse_text_to_nodes(_table(paper.noted()))
+
+
+class FactorialVerdicts(SphinxDirective):
+    """What the criterion says of the published rows of learning rate by batch size, a line an outcome."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        self.env.note_reread()
+        found = factorial.table(store.published().rows("learning_rate_factorial"))
+        if found.empty:
+            return self.parse_text_to_nodes("No row of this study is published.")
+        shown = ["trained", "scale", "effect of log B on", "seeds", "at fixed lr", "at fixed lr / B", "verdict", "here"]
+        return self.parse_text_to_nodes(_table(found[shown].astype(str)))
+
+
+def _table(frame: pd.DataFrame) -> str:
+    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Register with Sphinx."""
     app.add_directive("claims", Claims)
     app.add_directive("paper-slips", PaperSlips)
+    app.add_directive("factorial-verdicts", FactorialVerdicts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -124,8 +124,8 @@ class InputHessian:
         """Return every sample's Hessian times its vector.
 
         Args:
-            vectors: One vector a sample, shaped like x, or a block ``(N, k, *x.shape[1:])``, as `InputSpectrum.vectors`
-                is.
+            vectors: One vector a sample, shaped like x, or a block ``(N, k, *x.shape[1:])``, as ``vectors`` of
+                `InputSpectrum` is.
 
         Returns:
             The products, in the shape, dtype and on the device of ``vectors``.

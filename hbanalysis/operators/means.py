@@ -75,7 +75,7 @@ class MeanOperator(Operator):
 
     @property
     def engine(self) -> str:
-        """How products are computed: ``"graph"`` or ``"traced"``, and why not faster if that was tried."""
+        """How products are computed, ``"graph"`` or ``"traced"``, and why not faster if that was tried."""
         return f"graph ({self._engine.refused})" if self._engine.refused else self._engine.kind
 
     def release(self) -> None:

@@ -84,7 +84,7 @@ class TrainingConfig:
 
     @property
     def key(self) -> str:
-        """Return the name of the checkpoints: the hash of configuration and training revision."""
+        """Return the name of the checkpoints, the hash of configuration and training revision."""
         return digest({"training": asdict(self), "revision": REVISION})[:20]
 
     def network_on(self, device: str | torch.device) -> nn.Sequential:
