@@ -115,7 +115,7 @@ def _calls(tree: ast.AST, *methods: str) -> bool:
 
 
 def _imports(tree: ast.Module) -> ast.Module:
-    kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    kept: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return ast.Module(kept, type_ignores=[])
 
 

@@ -26,7 +26,9 @@ def csv_of_figures(path: Path) -> dict[str, str]:
         return _carried(notebook)
     again = replay.replay(notebook)
     for line in again.stale:
-        _logger.warning("%s shows %r, and the rows give another: `hbanalysis publish` it again.", path.name, line)
+        _logger.warning(
+            "%s shows %r, and its rows give another. Run `hbanalysis publish --notebooks`.", path.name, line
+        )
     return {name: shown.csv(frame) for name, frame in again.frames.items()}
 
 
