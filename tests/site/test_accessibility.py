@@ -11,6 +11,10 @@ from tests.site.test_browser import DESKTOP, PHONE, pages
 GRAVE = ("serious", "critical")
 QUICK = (("book/intro", DESKTOP, "light"), ("notebooks/13_learning_rate_or_batch_size", PHONE, "dark"))
 VIEWS = ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"))
+# What scrolls inside a page can be reached by the keyboard, also where it was unfolded.
+REACHABLE = (
+    "[...document.querySelectorAll('pre')].every(pre => pre.scrollWidth <= pre.clientWidth || pre.tabIndex === 0)"
+)
 Opener = Callable[[str, tuple[int, int], str], Page]
 
 
@@ -31,7 +35,11 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
         contexts.append(context)
         page = context.new_page()
         page.goto(f"{address}/{name}.html", wait_until="networkidle")
+        # On a busy machine the network may be idle before the page is complete.
+        page.wait_for_load_state("load")
+        page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
         page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+        page.wait_for_function(REACHABLE)
         return page
 
     yield opener
