@@ -15,6 +15,8 @@ VIEWS = ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"))
 REACHABLE = (
     "[...document.querySelectorAll('pre')].every(pre => pre.scrollWidth <= pre.clientWidth || pre.tabIndex === 0)"
 )
+# Unfolded cells fade in, reduced motion or not.
+AT_REST = "document.getAnimations().every(animation => animation.playState !== 'running')"
 Opener = Callable[[str, tuple[int, int], str], Page]
 
 
@@ -40,6 +42,7 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
         page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
         page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
         page.wait_for_function(REACHABLE)
+        page.wait_for_function(AT_REST)
         return page
 
     yield opener
