@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 book: $(STAMP) ## compute every study here at scale digits and build the site of it (SEEDS=3: all seeds)
 	$(BIN)/hbanalysis book $(if $(SEEDS),--seeds $(SEEDS))
 
-site: $(STAMP) ## build the published site from committed notebooks and rows, executing nothing
+site: $(STAMP) ## build the published site from committed notebooks and rows, computing nothing
 	$(BIN)/jupyter-book build . --path-output build -n -W --keep-going
 
 serve: site ## build the published site and open it in a browser (PORT=8000)

@@ -14,6 +14,8 @@ from sphinx.util.nodes import make_refnode
 from hbanalysis import studies
 from hbanalysis.studies import Study
 from hbanalysis.training import TrainingConfig
+from hbanalysis.training.adaptive_batch import AdaptiveBatch
+from hbanalysis.training.pacing import Watch
 
 
 def dataclasses_of(kind: type) -> list[type]:
@@ -28,7 +30,7 @@ class StudyConfigurations(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
         self.env.note_reread()
-        shown = {TrainingConfig}  # documented above
+        shown = {TrainingConfig, AdaptiveBatch, Watch}  # documented above
         sections = []
         for name in studies.names():
             study = studies.get(name)

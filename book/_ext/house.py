@@ -1,6 +1,7 @@
 """What this site adds to its theme: a banner on a site computed here, buttons that follow the repository's address.
 
-Pages with surfaces to be turned get the script that draws them; no other page loads it.
+Every page gets the script of the house, and pages with surfaces to be turned the one that draws them; no other page
+loads it.
 """
 
 import html
@@ -38,6 +39,7 @@ def add_surface_script(
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Register with Sphinx."""
+    app.add_js_file("house.js", loading_method="defer")
     app.connect("config-inited", set_theme_options, priority=100)
     app.connect("html-page-context", add_surface_script)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,6 +24,7 @@ from hbanalysis.plots.matrices import accuracy_matrices
 from hbanalysis.plots.planes import contours, scale_free_vs_batch, second_order
 from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
+from hbanalysis.plots.shown import show
 from hbanalysis.plots.spectrum import lambda1_vs_batch, spectra
 from hbanalysis.plots.strength import attacks_vs_batch, steps_vs_batch
 from hbanalysis.plots.style import house_style
@@ -55,6 +56,7 @@ __all__ = [
     "scale_free_vs_batch",
     "second_order",
     "sharpness_course",
+    "show",
     "spectra",
     "spectral_density",
     "steps_and_outcomes",

@@ -212,8 +212,10 @@ def _run_notebooks(
 
 
 def _build(live: Path, store: Store, text: str) -> Path | None:
-    # The status page reads published rows; in this book these are the ones computed here.
-    environment = {**os.environ, BANNER_VARIABLE: text, PUBLISHED_VARIABLE: str(store.root / "rows")}
+    # The status page reads published rows; in this book these are the ones computed here, and its figures' data are
+    # made again from them.
+    places = {PUBLISHED_VARIABLE: str(store.root / "rows"), STORE_VARIABLE: str(store.root)}
+    environment = {**os.environ, BANNER_VARIABLE: text, **places}
     site = live / "_build" / "html"
     command = [
         sys.executable,

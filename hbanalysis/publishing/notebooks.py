@@ -283,15 +283,17 @@ def _plain_output(output: NotebookNode, count: int | None) -> NotebookNode:
 
 
 def _small_png(encoded: str) -> str:
-    """Keep a figure's picture in 32 colours, which suffice for lines and text: a fifth of the bytes."""
+    """Keep a figure's picture in 32 colours, which suffice for lines and text: a fifth of the bytes; and its data."""
     from PIL import Image
+
+    from hbanalysis.plots.shown import chunk_of
 
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     if picture.mode == "P":
         return encoded
     small = io.BytesIO()
     flat = picture.convert("RGB").quantize(32, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    flat.save(small, "PNG", optimize=True)
+    flat.save(small, "PNG", optimize=True, pnginfo=chunk_of(picture))
     return base64.b64encode(small.getvalue()).decode()
 
 

@@ -62,7 +62,7 @@ class AbsaCell:
 
     Attributes:
         training: The training; its batch size and learning rate are those of the first epoch after any warm-up.
-        arm: One of `hbanalysis.lineup.ARMS`.
+        arm: One of ``hbanalysis.lineup.ARMS``.
         rule: When the batch grows.
         watch: How curvature is watched and images are attacked.
         measure: What is measured.

@@ -1,0 +1,144 @@
+"""Links from the tables of a study's page to the rows that their values were read from.
+
+A line of a table names its rows by what stands in it: ``key``, or ``scale``, ``batch_size``, ``seed`` and the like. The
+lines that name some rows of the page get one more cell, with a link to each; the paper's lines get none.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup, Tag
+from docutils import nodes
+from origins import ANCHOR, FOLDER, label_of
+from sphinx.application import Sphinx
+
+from hbanalysis import store
+from hbanalysis.publishing import replay
+from hbanalysis.store import Row
+from hbanalysis.tables import frames
+
+HEAD = "rows"
+_MANY = 6  # more rows than this are not linked one by one
+# What tables call the settings that tell rows apart.
+_TRAINING = {
+    "batch_size": "batch_size",
+    "B": "batch_size",
+    "seed": "seed",
+    "network": "network",
+    "dataset": "dataset",
+    "learning_rate": "learning_rate",
+    "lr": "learning_rate",
+}
+_NAMED = (*_TRAINING, "trained", "key")
+# These tell rows of one training apart, and say nothing by themselves.
+_FURTHER = ("scale", "model")
+# Tables with these columns tell of cells that have no row.
+_ROWLESS = {"cell", "cells not yet run"}
+
+
+def linked(html: str, rows: Sequence[Row], root: str) -> str:
+    """Return a table of a notebook with a cell more in each line: links to the line's rows.
+
+    Args:
+        html: What pandas made of a frame; anything but one table with one line of heads is returned as it is.
+        rows: The rows that the table was made of.
+        root: Address of the folder of rows.
+    """
+    soup = BeautifulSoup(html, "html.parser")
+    heads = soup.select("table.dataframe thead tr")
+    if len(heads) != 1 or len(soup.find_all("table")) != 1:
+        return html
+    names = [cell.get_text() for cell in heads[0].find_all("th")]
+    if not set(names) & set(_NAMED) or set(names) & _ROWLESS:
+        return html
+    facts = [(row, facts_of(row, rows)) for row in rows]
+    found = []
+    for line in soup.select("table.dataframe tbody tr"):
+        said = dict(zip(names, (cell.get_text() for cell in line.find_all(["th", "td"])), strict=False))
+        found.append((line, rows_of(said, facts)))
+    if not any(chosen for _, chosen in found):
+        return html
+    heads[0].append(_cell(soup, "th", HEAD))
+    for line, chosen in found:
+        line.append(_links(soup, chosen, root))
+    return str(soup)
+
+
+def rows_of(said: Mapping[str, str], facts: Sequence[tuple[Row, Mapping[str, set[str]]]]) -> list[Row]:
+    """Return the rows that agree with everything a line says of them; none where it says nothing, or is the paper's."""
+    if said.get("source") == "paper":
+        return []
+    named = {name: text for name, text in said.items() if name in (*_NAMED, *_FURTHER) and text}
+    if not set(named) & set(_NAMED):
+        return []
+    return [row for row, known in facts if all(text in known.get(name, {text}) for name, text in named.items())]
+
+
+def facts_of(row: Row, among: Sequence[Row]) -> dict[str, set[str]]:
+    """Return what a table may say of a row, as tables write it."""
+    training = row.config["training"]
+    own = frames.family(row)
+    families = frames.families(other for other in among if other.study == row.study)
+    facts = {name: {_written(training[setting])} for name, setting in _TRAINING.items()}
+    titles = {own.title, frames.distinct_titles(families)[own], f"{own.network}, {own.dataset}"}
+    facts |= {"scale": {row.scale}, "key": {row.key}, "trained": titles}
+    return facts | ({"model": {row.config["model"]}} if "model" in row.config else {})
+
+
+def add_links(app: Sphinx, doctree: nodes.document) -> None:
+    """Add the links to all tables of a notebook's page."""
+    docname = app.env.docname
+    source = Path(app.env.doc2path(docname))
+    if source.suffix != ".ipynb":
+        return
+    notebook = nbformat.read(source, as_version=4)
+    shown = replay.studies_shown(notebook)
+    root = "../" * docname.count("/") + FOLDER
+    rows = {variable: store.published().rows(study) for variable, study in shown.items()}
+    for cell in doctree.findall(lambda node: isinstance(node, nodes.container) and "cell_index" in node):
+        text = notebook.cells[cell["cell_index"]].source
+        used = [row for variable in shown if re.search(rf"\b{variable}\b", text) for row in rows[variable]]
+        for table in [node for node in cell.findall(nodes.raw) if 'class="dataframe"' in node.astext()]:
+            # Cells that show a frame made earlier do not name the page it came from.
+            of_cell = used or [row for some in rows.values() for row in some]
+            table.replace_self(nodes.raw("", linked(table.astext(), of_cell, root), format="html"))
+
+
+def _links(soup: BeautifulSoup, rows: Sequence[Row], root: str) -> Tag:
+    cell = soup.new_tag("td")
+    cell["class"] = "row-links"
+    if len(rows) > _MANY:
+        cell.append(_link(soup, f"{len(rows)} rows", f"#{ANCHOR}", f"the {len(rows)} rows behind this line"))
+        return cell
+    for number, row in enumerate(rows):
+        if number:
+            cell.append(" ")
+        label = f"{label_of(row)}, {row.scale}"
+        text = row.key[:4]
+        cell.append(_link(soup, text, f"{root}/{row.study}/{row.key}.json", label))
+    return cell
+
+
+def _link(soup: BeautifulSoup, text: str, address: str, title: str) -> Tag:
+    link = soup.new_tag("a", href=address, title=title)
+    link["class"] = "row-link"
+    link.string = text
+    return link
+
+
+def _cell(soup: BeautifulSoup, name: str, text: str) -> Tag:
+    cell = soup.new_tag(name)
+    cell.string = text
+    return cell
+
+
+def _written(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    """Register with Sphinx."""
+    app.connect("doctree-read", add_links, priority=600)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,174 @@
+"""What stands at the foot of a page: its commands and parameters, and where its numbers come from."""
+
+import importlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup, Tag
+
+from hbanalysis import store, studies
+from hbanalysis.publishing import notebooks, replay
+from hbanalysis.store import Row
+
+EXTENSIONS = Path(__file__).parents[2] / "book" / "_ext"
+NAMES = ("rerun", "origins", "row_links")
+
+
+@pytest.fixture(scope="module")
+def extensions() -> Iterator[dict[str, ModuleType]]:
+    sys.path.insert(0, str(EXTENSIONS))
+    yield {name: importlib.import_module(name) for name in NAMES}
+    sys.path.remove(str(EXTENSIONS))
+    for name in NAMES:
+        del sys.modules[name]
+
+
+def page(site: Path, name: str) -> BeautifulSoup:
+    return BeautifulSoup((site / "notebooks" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def shown(name: str) -> list[str]:
+    found = replay.studies_shown(nbformat.read(notebooks.find(name), as_version=4))
+    return list(dict.fromkeys(found.values()))
+
+
+def boxes(soup: BeautifulSoup) -> dict[str, Tag]:
+    return {box.summary.get_text(): box for box in soup.select("details.page-box")}
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_page_names_commands_that_are_accepted_as_they_stand(site, name):
+    box = boxes(page(site, name))["Rerun this page"]
+    first, *others = (shlex.split(line) for line in box.pre.get_text().splitlines())
+    assert first[:3] == ["papermill", f"notebooks/{name}.ipynb", "out.ipynb"]
+    given = dict(zip(first[4::3], first[5::3], strict=True))
+    assert set(first[3::3]) <= {"-p"}
+    assert given
+    notebooks.check(notebooks.find(name), {key: int(text) if text.isdigit() else text for key, text in given.items()})
+    assert [words[:4] for words in others] == [["hbanalysis", "run", study, "--scale"] for study in shown(name)]
+    for study, words in zip(shown(name), others, strict=True):
+        assert studies.get(study).cells(words[4])
+    file = box.find("a", string="Download this notebook")["href"]
+    assert json.loads((site / "notebooks" / file).resolve().read_text(encoding="utf-8"))["cells"]
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_page_lists_its_parameters_as_the_notebook_declares_them(site, name):
+    lines = boxes(page(site, name))["Rerun this page"].select("tbody tr")
+    said = [tuple(cell.get_text().strip() for cell in line.find_all("td")) for line in lines]
+    declared = notebooks.declared(notebooks.find(name))
+    assert said == [(f"{key}: {one.kind}", repr(one.default), one.help) for key, one in declared.items()]
+    assert all(meaning for *_, meaning in said)
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_page_says_where_its_rows_come_from(site, name):
+    found = boxes(page(site, name))
+    lines = [line.get_text() for line in found["Where the numbers come from"].select("li")]
+    rows = [row for study in shown(name) for row in store.published().rows(study)]
+    for study, scale in {(row.study, row.scale) for row in rows}:
+        (line,) = [line for line in lines if line.startswith(f"{study}, {scale}: ")]
+        group = [row for row in rows if (row.study, row.scale) == (study, scale)]
+        for row in group:
+            origin = row.provenance
+            facts = (origin["device_name"], origin["commit"], origin["torch"], str(row.config["training"]["seed"]))
+            assert all(fact in line for fact in facts)
+        dates = sorted(row.provenance["date"][:10] for row in group)
+        assert dates[0] in line and dates[-1] in line
+        assert f": {len(group)} row" in line
+    block = nbformat.read(notebooks.find(name), as_version=4).metadata[notebooks.BLOCK]
+    assert block["date"] in lines[-1]
+    if rows:
+        links = found[f"The {len(rows)} rows of this page"].select("a.reference")
+        assert sorted(link.get_text() for link in links) == sorted(row.key for row in rows)
+
+
+def test_rows_of_one_study_and_scale_share_a_line(extensions):
+    def row(seed: int, scale: str, **origin) -> Row:
+        known = {"device": "cpu", "device_name": None, "torch": "2", "numpy": "2", "python": "3", "hbanalysis": "0.1"}
+        known |= {"seconds": {"total": 40.0}, "commit": None, "date": f"2026-01-0{seed}T00:00:00"} | origin
+        return Row("loss_landscape", scale, 1, "k", {"training": {"seed": seed}}, {}, known)
+
+    rows = [row(2, "digits"), row(1, "digits", device_name="H100", commit="abc"), row(1, "paper")]
+    versions = "hbanalysis 0.1, torch 2, NumPy 2, Python 3"
+    assert extensions["origins"].origin_lines(rows) == [
+        ("loss_landscape, paper", f"1 row, seed 1; cpu; 40 s in all; {versions}; commit unknown; 2026-01-01"),
+        (
+            "loss_landscape, digits",
+            f"2 rows, seeds 1, 2; H100, cpu; 1 min 20 s in all; {versions}; commits abc, unknown; "
+            "2026-01-01 to 2026-01-02",
+        ),
+    ]
+
+
+def table(heads: list[str], *lines: list[str]) -> str:
+    def line(tag: str, entries: list[str]) -> str:
+        return "<tr><th></th>" + "".join(f"<{tag}>{entry}</{tag}>" for entry in entries) + "</tr>"
+
+    body = "".join(line("td", entries) for entries in lines)
+    head = line("th", heads)
+    return f'<div><table border="1" class="dataframe"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def links(html: str) -> list[list[str]]:
+    lines = BeautifulSoup(html, "html.parser").select("tbody tr")
+    return [[link["href"].rpartition("/")[2] for link in line.select("a.row-link")] for line in lines]
+
+
+def test_a_line_links_to_the_rows_that_it_names(extensions):
+    rows = store.published().rows("spectrum_vs_batch")
+    one = rows[0]
+    training = one.config["training"]
+    heads = ["source", "scale", "dataset", "B", "lambda1"]
+    ours = ["here", one.scale, training["dataset"], str(training["batch_size"]), "1.5"]
+    html = extensions["row_links"].linked(table(heads, ours, ["paper", *ours[1:]]), rows, "../rows")
+    mine, theirs = links(html)
+    same = [
+        row.key
+        for row in rows
+        if (row.scale, row.config["training"]["dataset"]) == (one.scale, training["dataset"])
+        and row.config["training"]["batch_size"] == training["batch_size"]
+    ]
+    assert sorted(mine) == sorted(f"{key}.json" for key in same)
+    assert theirs == []
+    assert links(extensions["row_links"].linked(table(["key", "x"], [one.key, "1"]), rows, ".")) == [
+        [f"{one.key}.json"]
+    ]
+
+
+def test_lines_of_many_rows_link_to_the_list_of_the_page(extensions):
+    rows = store.published().rows("spectrum_vs_batch")
+    digits = [row for row in rows if row.scale == "digits"]
+    html = extensions["row_links"].linked(table(["scale", "network"], ["digits", "M1"]), rows, ".")
+    assert links(html) == [["#rows-of-this-page"]]
+    assert f"{len(digits)} rows" in html
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        table(["claim", "statement"], ["K1", "sharper"]),
+        table(["scale", "effect"], ["digits", "1"]),
+        table(["scale", "cell", "batch_size"], ["digits", "not run", "16"]),
+        table(["batch_size"], ["7"]),
+        "<p>no table</p>",
+    ],
+)
+def test_a_table_that_names_no_rows_stays_as_it_is(extensions, html):
+    assert extensions["row_links"].linked(html, store.published().rows("spectrum_vs_batch"), ".") == html
+
+
+def test_every_row_is_on_the_site_and_pages_link_to_those_of_their_own_studies(site):
+    rows = store.published().rows()
+    for row in rows:
+        copy = site / "rows" / row.study / f"{row.key}.json"
+        assert Row.from_json(copy.read_text(encoding="utf-8")) == row
+    for study in studies.names():
+        found = page(site, studies.get(study).notebook).select("a.row-link")
+        assert any(f"/{study}/" in link["href"] or link["href"] == "#rows-of-this-page" for link in found), study
