@@ -4,6 +4,8 @@
 ``factorial-verdicts`` what is left of the batch size beside the learning rate.
 """
 
+import html
+
 import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -21,8 +23,15 @@ class Claims(SphinxDirective):
         self.env.note_reread()
         found = scoreboard.standings(store.published().rows())
         text = scoreboard.markdown(found, lambda claim: f"{{doc}}`/notebooks/{claim.page}`")
-        children = self.parse_text_to_nodes(text)
-        return [nodes.container("", *children, classes=["claims"])]
+        table = nodes.container("", *self.parse_text_to_nodes(text), classes=["claims"])
+        for name in list(table.findall(nodes.literal)):
+            name.replace_self(_breakable(name.astext()))
+        return [table]
+
+
+def _breakable(name: str) -> nodes.raw:
+    """Return a name as code that may go on in the next line after an underscore."""
+    return nodes.raw("", f"<code>{html.escape(name).replace('_', '_<wbr>')}</code>", format="html")
 
 
 class PaperSlips(SphinxDirective):

@@ -3,7 +3,7 @@
 // shown are the reader's choice. Plain SVG, no library.
 (() => {
   const NS = "http://www.w3.org/2000/svg";
-  const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 400, 62, 12, 14, 48];
+  const [WIDEST, NARROWEST, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 300, 400, 62, 12, 14, 48];
   const SETS = { train: "training loss", test: "test loss" };
   const SHAPES = [
     "M0-4A4 4 0 1 0 0 4A4 4 0 1 0 0-4Z",
@@ -56,27 +56,29 @@
     const hidden = new Set();
 
     const draw = () => {
+      // As wide as its place, so that type keeps its size on a phone.
+      const width = Math.min(WIDEST, Math.max(NARROWEST, drawing.clientWidth || WIDEST));
       const one = families[family.value];
       const lines = one[set.value].map((line, place) => ({ ...line, shape: SHAPES[place % SHAPES.length] }));
       const shown = lines.filter((line) => !hidden.has(line.batch_size));
       drawing.replaceChildren();
-      const svg = make(drawing, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+      const svg = make(drawing, "svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" });
       const every = lines.flatMap((line) => [...line.least, ...line.most]);
       const low = Math.floor(Math.log10(Math.min(...every)));
       const high = Math.ceil(Math.log10(Math.max(...every)));
       const ranks = Math.max(...lines.map((line) => line.values.length));
-      const x = (rank) => LEFT + ((rank - 0.5) / ranks) * (WIDTH - LEFT - RIGHT);
+      const x = (rank) => LEFT + ((rank - 0.5) / ranks) * (width - LEFT - RIGHT);
       const y = (value) => TOP + ((high - Math.log10(value)) / (high - low)) * (HEIGHT - TOP - BOTTOM);
       for (let power = low; power <= high; power += 1) {
         const place = y(10 ** power);
-        make(svg, "line", { x1: LEFT, x2: WIDTH - RIGHT, y1: place, y2: place, class: "grid" });
+        make(svg, "line", { x1: LEFT, x2: width - RIGHT, y1: place, y2: place, class: "grid" });
         const text = make(svg, "text", { x: LEFT - 8, y: place + 5, "text-anchor": "end" }, "10");
         make(text, "tspan", { dy: -6, "font-size": 11 }, String(power).replace("-", "\u2212"));
       }
       for (let rank = 1; rank <= ranks; rank += ranks > 8 ? 3 : 1) {
         make(svg, "text", { x: x(rank), y: HEIGHT - BOTTOM + 20, "text-anchor": "middle" }, String(rank));
       }
-      make(svg, "text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "rank of the eigenvalue");
+      make(svg, "text", { x: (LEFT + width) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "rank of the eigenvalue");
       make(svg, "text", { transform: `translate(14 ${HEIGHT / 2 - 14}) rotate(-90)`, "text-anchor": "middle" }, "eigenvalue");
       for (const line of shown) {
         const along = (values) => values.map((value, rank) => `${x(rank + 1)} ${y(value)}`);
@@ -122,6 +124,12 @@
     });
     set.addEventListener("change", fill);
     fill();
+    let last = drawing.clientWidth;
+    new ResizeObserver(() => {
+      if (drawing.clientWidth === last) return;
+      last = drawing.clientWidth;
+      draw();
+    }).observe(drawing);
   };
   document.querySelectorAll("figure.spectrum-explorer").forEach(explore);
 })();

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -172,3 +173,30 @@ def test_on_a_phone_a_surface_waits_to_be_asked_for(visit):
 def test_no_other_page_loads_the_script_of_surfaces(site):
     with_script = [path.name for path in site.rglob("*.html") if "loss-surface.js" in path.read_text(encoding="utf-8")]
     assert with_script == ["08_landscapes.html"]
+
+
+def test_spectra_follow_what_the_reader_picks(visit):
+    page = visit("book/intro.html")
+    figure = page.locator("figure.spectrum-explorer")
+    families = json.loads(figure.locator("script").text_content())
+    drawing, said = figure.locator(".spectrum-explorer-drawing"), figure.locator(".spectrum-explorer-said")
+    chosen, curves = families[-1], "svg > path[fill=none]"
+    figure.locator("select").nth(0).select_option(str(len(families) - 1))
+    assert drawing.locator(curves).count() == len(chosen["train"])
+    largest = chosen["train"][-1]
+    value = f"{largest['values'][0]:.3g}"
+    assert f"{float(value):g} at B = {largest['batch_size']}" in said.text_content()
+    assert drawing.locator("svg > path:not([fill=none]) > title").count() == sum(
+        len(line["values"]) for line in chosen["train"]
+    )
+    figure.locator("button").last.click()
+    assert figure.locator("button").last.get_attribute("aria-pressed") == "false"
+    assert drawing.locator(curves).count() == len(chosen["train"]) - 1
+    assert f"B = {largest['batch_size']}" not in said.text_content()
+    figure.locator("button").last.press("Enter")
+    assert drawing.locator(curves).count() == len(chosen["train"])
+    figure.locator("select").nth(1).select_option("test")
+    assert chosen["title"] in drawing.locator("svg > title").text_content()
+    assert "test loss" in drawing.locator("svg > title").text_content()
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    page.wait_for_function("document.querySelector('.spectrum-explorer-drawing svg').viewBox.baseVal.width < 390")
