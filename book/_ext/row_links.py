@@ -33,7 +33,8 @@ _TRAINING = {
 }
 _NAMED = (*_TRAINING, "trained", "key")
 # These tell rows of one training apart, and say nothing by themselves.
-_FURTHER = ("scale", "model")
+_FURTHER = ("scale", "model", "arm")
+_PACED = ("batch_size", "B", "learning_rate", "lr")  # change along a training whose batch grows
 # Tables with these columns tell of cells that have no row.
 _ROWLESS = {"cell", "cells not yet run"}
 
@@ -84,7 +85,8 @@ def facts_of(row: Row, among: Sequence[Row]) -> dict[str, set[str]]:
     facts = {name: {_written(training[setting])} for name, setting in _TRAINING.items()}
     titles = {own.title, frames.distinct_titles(families)[own], f"{own.network}, {own.dataset}"}
     facts |= {"scale": {row.scale}, "key": {row.key}, "trained": titles}
-    return facts | ({"model": {row.config["model"]}} if "model" in row.config else {})
+    facts |= {name: {row.config[name]} for name in ("model", "arm") if name in row.config}
+    return {name: texts for name, texts in facts.items() if "arm" not in facts or name not in _PACED}
 
 
 def add_links(app: Sphinx, doctree: nodes.document) -> None:

@@ -142,6 +142,15 @@ def test_a_line_links_to_the_rows_that_it_names(extensions):
     ]
 
 
+def test_a_batch_that_grows_does_not_name_another_row(extensions):
+    rows = store.published().rows("absa")
+    (one,) = [row for row in rows if row.config["arm"] == "ABS" and row.config["training"]["seed"] == 1]
+    large = next(row for row in rows if row.config["arm"] == "large").config["training"]["batch_size"]
+    heads = ["scale", "arm", "seed", "batch_size"]
+    html = extensions["row_links"].linked(table(heads, ["digits", "ABS", "1", str(large)]), rows, ".")
+    assert links(html) == [[f"{one.key}.json"]]
+
+
 def test_lines_of_many_rows_link_to_the_list_of_the_page(extensions):
     rows = store.published().rows("spectrum_vs_batch")
     digits = [row for row in rows if row.scale == "digits"]
