@@ -1,12 +1,14 @@
 import functools
+import importlib
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from filelock import FileLock
@@ -34,6 +36,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = (output / "log").read_text()
     assert log.startswith("exit code 0\n"), log[-4000:]
     return output / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def extension() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a Sphinx extension of the book by its name, as Sphinx does."""
+    folder = ROOT / "book" / "_ext"
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module
+    sys.path.remove(str(folder))
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -1,6 +1,4 @@
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,17 +6,10 @@ import pytest
 
 from hbanalysis import store, studies
 
-SOURCE = Path(__file__).parents[2] / "book" / "_ext" / "editions.py"
-
 
 @pytest.fixture(scope="module")
-def editions():
-    spec = importlib.util.spec_from_file_location("editions", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["editions"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["editions"]
+def editions(extension):
+    return extension("editions")
 
 
 def write(folder: Path, study: str, key: str, **changes: object) -> None:

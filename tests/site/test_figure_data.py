@@ -1,11 +1,9 @@
 import copy
-import importlib.util
 import io
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -16,17 +14,13 @@ from docutils import nodes
 from hbanalysis import store
 from hbanalysis.publishing import notebooks, replay
 
-SOURCE = Path(__file__).parents[2] / "book" / "_ext" / "figure_data.py"
 SITE_LIMIT = 25e6
 STUDY, PAGE = "learning_rate_factorial", "13_learning_rate_or_batch_size"
 
 
-@pytest.fixture
-def figure_data() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figure_data", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def figure_data(extension):
+    return extension("figure_data")
 
 
 @pytest.fixture

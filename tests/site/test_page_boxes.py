@@ -1,10 +1,7 @@
 """What stands at the foot of a page: its commands and parameters, and where its numbers come from."""
 
-import importlib
 import json
 import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,17 +13,12 @@ from hbanalysis import store, studies
 from hbanalysis.publishing import notebooks, replay
 from hbanalysis.store import Row
 
-EXTENSIONS = Path(__file__).parents[2] / "book" / "_ext"
 NAMES = ("rerun", "origins", "row_links")
 
 
 @pytest.fixture(scope="module")
-def extensions() -> Iterator[dict[str, ModuleType]]:
-    sys.path.insert(0, str(EXTENSIONS))
-    yield {name: importlib.import_module(name) for name in NAMES}
-    sys.path.remove(str(EXTENSIONS))
-    for name in NAMES:
-        del sys.modules[name]
+def extensions(extension) -> dict[str, ModuleType]:
+    return {name: extension(name) for name in NAMES}
 
 
 def page(site: Path, name: str) -> BeautifulSoup:

@@ -1,12 +1,9 @@
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "book" / "_ext" / "reliability.py"
 SUITE = '''
 import pytest
 OFTEN = pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.full)])
@@ -32,13 +29,8 @@ def test_without_mark():
 
 
 @pytest.fixture(scope="module")
-def reliability():
-    spec = importlib.util.spec_from_file_location("reliability", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reliability"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["reliability"]
+def reliability(extension):
+    return extension("reliability")
 
 
 def claims(reliability, folder: Path, suite: str) -> list:

@@ -1,20 +1,9 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
-
-SOURCE = Path(__file__).parents[2] / "book" / "_ext" / "rows_status.py"
 
 
 @pytest.fixture(scope="module")
-def rows_status():
-    spec = importlib.util.spec_from_file_location("rows_status", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["rows_status"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["rows_status"]
+def rows_status(extension):
+    return extension("rows_status")
 
 
 def origin(seconds: float) -> dict:
