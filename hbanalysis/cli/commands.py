@@ -196,8 +196,8 @@ def publish(
 ) -> None:
     """Copy rows from the local store into book/results, and run the committed notebooks on them."""
     from hbanalysis import studies
-    from hbanalysis.claims import scoreboard
     from hbanalysis.publishing import notebooks as runner
+    from hbanalysis.publishing import readme
     from hbanalysis.store import Store, publish, published
 
     selected = bool(study or scale or key)
@@ -215,7 +215,7 @@ def publish(
         changed = [row for row in rows if known.get((row.study, row.key)) != row]
         publish(changed)
         print(f"{len(changed)} rows published, {len(rows) - len(changed)} were published before.")
-        scoreboard.refresh_readme()
+        readme.refresh()
     if notebooks:
         changed_notebooks = runner.publish(progress=sys.stderr.isatty())
         print("Notebooks changed: " + (", ".join(path.name for path in changed_notebooks) or "none"))

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from hbanalysis.errors import InputError
 
-_CHUNK = "data.csv"
+CHUNK = "data.csv"
 _DIGITS = "%.8g"
 
 
@@ -35,7 +35,7 @@ def show(figure: Figure, data: pd.DataFrame | None = None) -> None:
     from IPython.display import Image, display
 
     frame = drawn(figure) if data is None else data
-    picture = print_figure(figure, "png", metadata={_CHUNK: csv(frame)})
+    picture = print_figure(figure, "png", metadata={CHUNK: csv(frame)})
     plt.close(figure)
     display(Image(picture))
 
@@ -85,17 +85,18 @@ def csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
 
 
-def carried(encoded: str) -> str | None:
-    """Return the CSV text inside a PNG in base64, or None where it carries none."""
-    with Picture.open(io.BytesIO(base64.b64decode(encoded))) as picture:
-        return picture.text.get(_CHUNK) if isinstance(picture, PngImageFile) else None
+def carried(picture: str | bytes) -> str | None:
+    """Return the CSV text inside a PNG, as bytes or as base64 text, or None where it carries none."""
+    raw = base64.b64decode(picture) if isinstance(picture, str) else picture
+    with Picture.open(io.BytesIO(raw)) as opened:
+        return opened.text.get(CHUNK) if isinstance(opened, PngImageFile) else None
 
 
 def chunk_of(picture: Picture.Image) -> PngInfo | None:
     """Return the data inside a picture as what keeps them, compressed, in another version of it; None without any."""
-    text = picture.text.get(_CHUNK) if isinstance(picture, PngImageFile) else None
+    text = picture.text.get(CHUNK) if isinstance(picture, PngImageFile) else None
     if text is None:
         return None
     kept = PngInfo()
-    kept.add_text(_CHUNK, text, zip=True)
+    kept.add_text(CHUNK, text, zip=True)
     return kept
