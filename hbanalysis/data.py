@@ -5,7 +5,8 @@ folder that the user fills. Nothing is downloaded unless `fetch` is called.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ ROOT_VARIABLE = "HBANALYSIS_DATA"
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set is, before it is loaded."""
+    """What a data set is, before it is loaded.
+
+    Attributes:
+        name: What it is called here.
+        splits: Number of samples of each split.
+        shape: Of an image.
+        classes: Number of classes.
+        source: Whose it is.
+        loader: Name of the class in ``torchvision.datasets``; ``None`` for an embedded one.
+        stored: What the loader calls a split, where that is another name than here.
+    """
 
     name: str
     splits: dict[str, int]
@@ -32,6 +43,7 @@ class Description:
     classes: int
     source: str
     loader: str | None
+    stored: Mapping[str, str] = field(default_factory=dict)
 
 
 _SPLITS = {"train": 60_000, "test": 10_000}
@@ -53,6 +65,15 @@ DATASETS = {
         Description("cifar10", _CIFAR, (3, 32, 32), 10, "Krizhevsky 2009", "CIFAR10"),
         Description("cifar100", _CIFAR, (3, 32, 32), 100, "Krizhevsky 2009", "CIFAR100"),
         Description("svhn", _SVHN, (3, 32, 32), 10, "Netzer et al. 2011", "SVHN"),
+        Description(
+            "svhn_extra",
+            {"train": _SVHN["extra"], "test": _SVHN["test"]},
+            (3, 32, 32),
+            10,
+            "Netzer et al. 2011; trains on the split `extra`, as the paper does",
+            "SVHN",
+            {"train": "extra"},
+        ),
     )
 }
 
@@ -135,7 +156,7 @@ def load(
         images, labels = _digits(split)
     else:
         # First of all: some of these files are pickles, which must not be opened unless they are the published ones.
-        wrong = data_files.damaged(description.loader, where, split)
+        wrong = data_files.damaged(description.loader, where, description.stored.get(split, split))
         if wrong:
             listed = "; ".join(f"{path} ({what})" for path, what in wrong.items())
             raise InputError(
@@ -191,7 +212,9 @@ def _torchvision(description: Description, split: str, where: Path, download: bo
     from torchvision import datasets
 
     loader = getattr(datasets, str(description.loader))
-    choice = {"split": split} if description.loader == "SVHN" else {"train": split == "train"}
+    choice = (
+        {"split": description.stored.get(split, split)} if description.loader == "SVHN" else {"train": split == "train"}
+    )
     return loader(str(where), download=download, **choice)
 
 

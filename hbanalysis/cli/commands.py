@@ -138,6 +138,8 @@ def _everything(
     done = (row.key for row in published().rows())
     plan = agenda.plan(scale, store, device or ("cuda" if cuda else "cpu"), count, done)
     print(plan, file=sys.stderr, flush=True)
+    if plan.left_out and not plan.work:
+        raise InputError(f"No data set of scale {scale} is here; get one with `hbanalysis data fetch`.")
     return plan.work, count
 
 

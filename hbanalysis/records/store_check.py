@@ -211,8 +211,7 @@ def _files(folder: Path, report: Report, depth: int, suffix: str = "") -> Iterat
 
 
 def _data(root: Path, report: Report) -> None:
-    for name in data.names():
-        loader = data.describe(name).loader
+    for loader in dict.fromkeys(data.describe(name).loader for name in data.names()):
         if loader is not None:
             there = [file for file in data_files.files(loader, root) if file.path.is_file()]
             _count(report, "files of data sets", len(there))

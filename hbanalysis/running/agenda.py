@@ -1,8 +1,9 @@
 """What to compute next where there is no time for everything: the paper's cells by what the book lacks most."""
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -75,11 +76,13 @@ class Plan:
         groups: Title of each group with its missing cells.
         speeds: Seconds an epoch of each network and data set takes here, over the guess that costs are made with.
         workers: Processes that share the work.
+        left_out: Number of missing cells of each data set that is not on this machine.
     """
 
     groups: tuple[tuple[str, tuple[Work, ...]], ...]
     speeds: Mapping[tuple[str, str], float]
     workers: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def work(self) -> list[Work]:
@@ -96,6 +99,8 @@ class Plan:
         for title, cells in self.groups:
             seconds = sum(self._seconds(study, cell) for study, cell in cells) / self.workers
             lines.append(f"{title}: {len(cells)} cells, about {duration(seconds)}")
+        for name, count in self.left_out.items():
+            lines.append(f"{name} is not here, {count} cells are left out: `hbanalysis data fetch {name}`")
         return "\n".join(lines)
 
     def _seconds(self, study: str, cell: Any) -> float:
@@ -103,7 +108,14 @@ class Plan:
         return factor * studies.get(study).cost(cell)
 
 
-def plan(scale: str, store: Store, device: str, workers: int, done: Iterable[str] = ()) -> Plan:
+def plan(
+    scale: str,
+    store: Store,
+    device: str,
+    workers: int,
+    done: Iterable[str] = (),
+    available: Callable[[str], bool] = data.available,
+) -> Plan:
     """Return what a scale lacks, in the order of `ORDER`, with estimates from the speed measured here.
 
     Args:
@@ -112,6 +124,7 @@ def plan(scale: str, store: Store, device: str, workers: int, done: Iterable[str
         device: Where the speed is measured.
         workers: Processes that will share the work.
         done: Keys of rows that are there already elsewhere, such as the published ones.
+        available: Whether a data set is on this machine; cells of others are left out.
     """
     there = set(done)
     missing: list[Work] = []
@@ -120,6 +133,9 @@ def plan(scale: str, store: Store, device: str, workers: int, done: Iterable[str
         if scale in study.scales:
             cells = [cell for cell in study.cells(scale) if study.key(cell) not in there]
             missing += [(name, cell) for cell in cells if not store.has(name, study.key(cell))]
+    lacking = Counter(cell.training.dataset for _, cell in missing)
+    lacking = Counter({name: count for name, count in lacking.items() if not available(name)})
+    missing = [(name, cell) for name, cell in missing if cell.training.dataset not in lacking]
     groups = []
     for group in ORDER:
         chosen = tuple(item for item in missing if group.takes(item[0], item[1].training))
@@ -127,7 +143,7 @@ def plan(scale: str, store: Store, device: str, workers: int, done: Iterable[str
         if chosen:
             groups.append((group.title, chosen))
     kinds = sorted({(cell.training.network, cell.training.dataset) for _, cells in groups for _, cell in cells})
-    return Plan(tuple(groups), {kind: _speed(*kind, device) for kind in kinds}, workers)
+    return Plan(tuple(groups), {kind: _speed(*kind, device) for kind in kinds}, workers, lacking)
 
 
 @cache

@@ -104,6 +104,12 @@ PRESETS: dict[str, tuple[Block, ...]] = {
         Block(_C2, (256, 512, 1024, 2048), (0, 1, 2), Measure(epsilons=_CIFAR_EPSILONS)),
         Block(_M1, (64, 128, 256, 512, 1024, 2048), (0, 1, 2, 3, 4), Measure()),
         Block(_CR, (64, 128, 256, 512), (0, 1, 2), Measure(epsilons=_CIFAR_EPSILONS)),
+        Block(
+            replace(_C1, dataset="svhn_extra"),
+            (256, 1024, 4096, 16384),
+            (0, 1, 2),
+            Measure(epsilons=(0.05, 0.02)),
+        ),
         *(
             Block(replace(_C1, activation=name), (128, 256, 512, 1024, 2048), (0, 1, 2), Measure(epsilons=(0.02,)))
             for name in ("softplus(20)", "elu(1)")

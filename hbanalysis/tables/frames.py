@@ -17,13 +17,14 @@ _DATASETS = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "svhn": "SVHN",
+    "svhn_extra": "SVHN (extra)",
 }
 # Network, data set and activation of a row: the paper's table, and the paper's name of the network in it.
 _PAPER_TABLES = {
     ("C1", "cifar10", "relu"): ("table1", "C1"),
     ("C2", "cifar10", "relu"): ("table1", "C2"),
     ("CR", "cifar100", "relu"): ("table2", "CR"),
-    ("C1", "svhn", "relu"): ("table5", "C1"),
+    ("C1", "svhn_extra", "relu"): ("table5", "C1"),
     ("C1", "cifar10", "softplus(20)"): ("table6", "C1S"),
     ("C1", "cifar10", "elu(1)"): ("table6", "C1E"),
 }

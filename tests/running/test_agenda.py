@@ -4,14 +4,14 @@ import pytest
 
 from hbanalysis import studies
 from hbanalysis.cli import commands as cli
-from hbanalysis.running import agenda
+from hbanalysis.running import agenda, compute
 from hbanalysis.store import Store, published
 from tests.flow_rows import command, tiny_store
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    return agenda.plan("paper", Store(tmp_path_factory.mktemp("store")), "cpu", 2)
+    return agenda.plan("paper", Store(tmp_path_factory.mktemp("store")), "cpu", 2, available=lambda name: True)
 
 
 def test_every_missing_cell_of_the_scale_stands_in_the_plan_once(plan):
@@ -44,21 +44,48 @@ def test_rows_that_are_there_are_not_planned_again():
     store = tiny_store()
     cells = studies.get("spectrum_vs_batch").cells("paper")
     done = [studies.get("spectrum_vs_batch").key(cell) for cell in cells]
-    left = agenda.plan("paper", store, "cpu", 1, done)
+    left = agenda.plan("paper", store, "cpu", 1, done, lambda name: True)
     assert "spectrum_vs_batch" not in {study for study, _ in left.work}
     assert agenda.plan("nothing has this scale", store, "cpu", 1).work == []
 
 
-def test_the_command_prints_the_plan_and_computes_in_its_order(tmp_path):
-    # No data: every cell of MNIST fails at once, so that the order can be seen in seconds.
-    words = ("run", "--all", "--scale", "mnist", "--workers", "1", "--time-budget", "120")
-    process = command(*words, "--store", str(tmp_path / "store"), "--root", str(tmp_path / "no data"))
+def test_cells_whose_data_are_not_here_are_left_out_by_name(tmp_path, plan):
+    left = agenda.plan("paper", Store(tmp_path), "cpu", 1, available=lambda name: name != "cifar10")
+    assert {cell.training.dataset for _, cell in left.work} == {t.dataset for t in trainings(plan)} - {"cifar10"}
+    assert left.left_out == {"cifar10": sum(training.dataset == "cifar10" for training in trainings(plan))}
+    assert "cifar10 is not here" in str(left) and "`hbanalysis data fetch cifar10`" in str(left)
+
+
+def trainings(plan):
+    return [cell.training for _, cell in plan.work]
+
+
+def test_the_command_prints_the_plan_and_takes_its_order(tmp_path, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(compute, "run", lambda work, *_, **options: taken.append((work, options)) or compute.Outcome())
+    assert cli._run(["run", "--all", "--scale", "digits", "--workers", "1", "--store", str(tmp_path)]) == 0
+    errors = capsys.readouterr().err
+    assert "everything else:" in errors or "every study" in errors
+    assert "an epoch of digits" in errors
+    ((work, options),) = taken
+    left = agenda.plan("digits", Store(tmp_path), "cpu", 1, (row.key for row in published().rows()))
+    assert work == left.work and not options["longest_first"]
+
+
+def test_without_any_data_the_command_says_what_to_get(tmp_path):
+    words = (
+        "run",
+        "--all",
+        "--scale",
+        "mnist",
+        "--store",
+        str(tmp_path / "store"),
+        "--root",
+        str(tmp_path / "no data"),
+    )
+    process = command(*words)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 2 and "hbanalysis data fetch mnist" in errors
-    assert "M1 on MNIST: every study, first seed:" in errors and "an epoch of mnist" in errors
-    order = [line for line in errors.splitlines() if "FAILED" in line]
-    left = agenda.plan("mnist", Store(tmp_path / "other"), "cpu", 1, (row.key for row in published().rows()))
-    assert [studies.get(name).label(cell) in line for (name, cell), line in zip(left.work, order, strict=True)]
 
 
 @pytest.mark.parametrize(
