@@ -61,9 +61,13 @@ class Page:
         return frame if digits is None else significant(frame, digits)
 
     def missing_frame(self) -> pd.DataFrame:
-        """Return one line a cell of the public presets that nobody has published yet."""
-        lines = [{"scale": self.study.scale_of(cell), "cell": self.study.label(cell)} for cell in self.missing]
-        return pd.DataFrame(lines, columns=["scale", "cell"])
+        """Return the cells of the public presets that nobody has published yet, one line for all seeds of a setting."""
+        seeds: dict[tuple[str, str], list[int]] = {}
+        for cell in self.missing:
+            line = (self.study.scale_of(cell), self.study.setting(cell))
+            seeds.setdefault(line, []).append(cell.training.seed)
+        lines = [[*line, ", ".join(map(str, found)), len(found)] for line, found in seeds.items()]
+        return pd.DataFrame(lines, columns=["scale", "cell", "seeds", "cells not yet run"])
 
     def comparison(self, digits: int | None = _SIGNIFICANT) -> pd.DataFrame:
         """Return rows computed here beside the published ones; empty where nothing was computed."""

@@ -97,9 +97,14 @@ class Study(ABC):
         return [cell.training.key]
 
     def label(self, cell: Cell) -> str:
-        """Return a short name for progress bars and tables: network, data set, what tells cells apart, seed."""
+        """Return a short name for progress bars and tables: its setting, and the seed."""
+        return f"{self.setting(cell)} seed {cell.training.seed}"
+
+    def setting(self, cell: Cell) -> str:
+        """Return what cells that differ in the seed share: network, activation, data set, what tells them apart."""
         t = cell.training
-        return f"{t.network} {t.dataset} {self.distinction(cell)} seed {t.seed}"
+        network = t.network if t.activation == "relu" else f"{t.network} {t.activation}"
+        return f"{network} {t.dataset} {self.distinction(cell)}"
 
     def distinction(self, cell: Cell) -> str:
         """Return what tells a cell from others of its network, data set and seed: here the batch size."""

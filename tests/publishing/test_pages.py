@@ -34,7 +34,10 @@ def test_published_shows_every_published_row_largest_scale_first_and_what_is_mis
     scales = [study.scale_of(cell) for cell in page.missing]
     assert scales == sorted(scales, key=["paper", "small", "mnist", "digits"].index)
     assert known.isdisjoint(study.key(cell) for cell in page.missing)
-    assert len(page.missing_frame()) == len(page.missing)
+    frame = page.missing_frame()
+    assert frame["cells not yet run"].sum() == len(page.missing)
+    assert [len(seeds.split(", ")) for seeds in frame["seeds"]] == frame["cells not yet run"].tolist()
+    assert not frame.duplicated(["scale", "cell"]).any()
     assert page.comparison().empty
     assert "digits: 9 published" in page.summary()
     assert "not yet run" in page.summary()
