@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "book" / "walkthrough.md"
-BLOCK = re.compile(r"^```\{code-block\} (\w+)\n(?::caption: (\S+)\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```\{code-block\} (\w+)\n(?::caption: `(\S+)`\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 TOO_MANY = 30
 SESSIONS = """
 import doctest, sys
