@@ -28,11 +28,14 @@ def results(name: str, folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def where(found: dict[str, Any]) -> str:
-    """Return one line: processor, threads, versions and day of a measurement."""
+    """Return one line: processor, threads, versions, day, and how busy the machine was (one-minute load)."""
     place = found["environment"]
     versions = {"torch": place["torch"], **place.get("versions", {})}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{place['device_name']}, {place['threads']} thread; {listed}; {place['date'][:10]}"
+    said = f"{place['device_name']}, {place['threads']} thread; {listed}; {place['date'][:10]}"
+    if "load_before" not in place:
+        return said
+    return f"{said}; load {place['load_before'][0]:.1f} at the start, {place['load_after'][0]:.1f} at the end"
 
 
 def methods(found: dict[str, Any]) -> pd.DataFrame:
