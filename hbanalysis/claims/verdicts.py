@@ -34,6 +34,10 @@ _TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = 
     "K6": helps_and_costs,
     "K7": lower_curvature,
     "K8": negative_single_samples,
+    "K10 SVHN, K1": larger_spectrum,
+    "K10 SVHN, K4": less_robust,
+    "K10 smooth, K1": larger_spectrum,
+    "K10 smooth, K4": less_robust,
     "K11": follows_along_training,
     "K12": up_to_the_whole_set,
     "K13": scale_free,
@@ -52,8 +56,15 @@ _STUDIES = {
     "K14": "robustness_vs_batch",
 }
 # A condition of a criterion that is judged by itself, and its claim.
-_PART_OF = {"K4 survives": "K4"}
+_PART_OF = {"K4 survives": "K4"} | {claim: "K10" for claim in _TESTS if claim.startswith("K10 ")}
 _BATCH_SIZES = "spectrum_vs_batch"
+
+
+def _part_of_k10(one: Family) -> str:
+    """Return which part of K10 a family of the batch-size study belongs to; empty for none."""
+    if one.dataset.startswith("svhn"):
+        return "K10 SVHN"
+    return "K10 smooth" if dict(one.setting).get("activation", "relu") != "relu" else ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Verdict:
     """What the rows of one family say about one claim.
 
     Attributes:
-        claim: the claim's id, or `K4 survives`.
+        claim: the claim's id, or that of a part which is judged by itself, such as `K4 survives`.
         family: what was trained; `None` if nothing was.
         scale: scale of the rows; empty if there are none.
         measure: what the effect is.
@@ -95,8 +106,9 @@ def verdict(claim_id: str, rows: Sequence[Row]) -> Verdict:
     """The verdict on one claim from the rows of one family.
 
     Args:
-        claim_id: `K1` to `K15`, those without a test here are "not yet run"; or `K4 survives`, what the criterion of
-            K4 demands under PGD.
+        claim_id: `K1` to `K15`, those without a test here are "not yet run"; or a part that is judged by itself:
+            `K4 survives`, what the criterion of K4 demands under PGD, and K1 and K4 for SVHN and for smooth
+            activations, `K10 SVHN, K1` and so on.
         rows: rows that differ in batch size and seed alone; none is "not yet run".
 
     Raises:
@@ -126,8 +138,13 @@ def verdicts(claim_id: str, rows: Sequence[Row]) -> list[Verdict]:
     blank = Verdict(claim_id, None, "", "", None, None, 0, text, (), NOT_YET_RUN, False, "", "")
     if claim_id not in _TESTS:
         return [blank]
-    chosen = [row for row in rows if row.study == _STUDIES.get(claim_id, _BATCH_SIZES)]
-    return [_judge(blank, one, group) for one, group in families(chosen).items()] or [blank]
+    study = _STUDIES.get(claim_id, _BATCH_SIZES)
+    groups = families(row for row in rows if row.study == study)
+    if study == _BATCH_SIZES:
+        # Each family of the batch-size study speaks to the claims about it, or to a part of K10.
+        part = claim_id.partition(",")[0] if claim_id in _PART_OF else ""
+        groups = {one: group for one, group in groups.items() if _part_of_k10(one) == part}
+    return [_judge(blank, one, group) for one, group in groups.items()] or [blank]
 
 
 def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFrame:
@@ -135,7 +152,8 @@ def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFr
 
     Args:
         rows: rows of any number of families.
-        claims: ids of the claims; `None` takes those that have a test here and rows of their study.
+        claims: ids of the claims; `None` takes those that have a test here and rows of their study, and of the parts
+            that are judged by themselves those with rows of their own.
 
     Raises:
         InputError: an unknown claim.
@@ -143,7 +161,10 @@ def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFr
     lines = []
     titles = distinct_titles(families(rows))
     present = {row.study for row in rows}
-    for claim_id in [c for c in _TESTS if _STUDIES.get(c, _BATCH_SIZES) in present] if claims is None else claims:
+    if claims is None:
+        known = [claim for claim in _TESTS if _STUDIES.get(claim, _BATCH_SIZES) in present]
+        claims = [claim for claim in known if claim not in _PART_OF or verdicts(claim, rows)[0].family]
+    for claim_id in claims:
         for one in verdicts(claim_id, rows):
             lines.append(
                 {

@@ -196,3 +196,21 @@ def test_families_are_judged_apart_and_the_table_names_them() -> None:
 def test_unknown_claim_is_refused() -> None:
     with pytest.raises(InputError, match="K99"):
         verdicts.verdict("K99", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [({"dataset": "svhn_extra", "network": "C1"}, "SVHN"), ({"activation": "softplus(20)"}, "smooth")],
+)
+def test_k10_is_k1_and_k4_on_its_own_families_alone(changes, part) -> None:
+    theirs = make_rows(SIZES, range(3), _power_law(1.3, 0.05), **{**PAPER, "network": "C1", **changes})
+    others = make_rows(SIZES, FIVE, _power_law(-1.0), **PAPER)
+    (found,) = verdicts.verdicts(f"K10 {part}, K1", [*theirs, *others])
+    assert (found.outcome, found.decides, found.n_seeds) == ("reproduced", True, 3)
+    assert found.criterion == paper.criteria().claims["K10"].text
+    (robust,) = verdicts.verdicts(f"K10 {part}, K4", [*theirs, *others])
+    assert robust.family == found.family
+    (first,) = verdicts.verdicts("K1", [*theirs, *others])
+    assert first.family.network == "M1" and first.outcome == "not reproduced"
+    other = {"SVHN": "smooth", "smooth": "SVHN"}[part]
+    assert verdicts.verdict(f"K10 {other}, K1", theirs).outcome == "not yet run"
