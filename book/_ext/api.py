@@ -12,9 +12,9 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from hbanalysis import studies
+from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.studies import Study
 from hbanalysis.training import TrainingConfig
-from hbanalysis.training.adaptive_batch import AdaptiveBatch
 from hbanalysis.training.pacing import Watch
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.attacks import accuracy_under, pgd
 from hbanalysis.data import Samples
 from hbanalysis.eigen import eigsh
@@ -20,7 +21,6 @@ from hbanalysis.studies.cells import changed
 from hbanalysis.studies.costs import GRADIENT_SECONDS, Costs
 from hbanalysis.studies.parameters import Parameter, common
 from hbanalysis.training import REVISION, TrainingConfig
-from hbanalysis.training.adaptive_batch import AdaptiveBatch
 from hbanalysis.training.evaluation import accuracy_under_fgsm, evaluate
 from hbanalysis.training.pacing import Adaptive, Watch
 

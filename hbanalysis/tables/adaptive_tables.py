@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.lineup import ABS, ABSA, ARMS, LARGE, SMALL
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families
-from hbanalysis.training.adaptive_batch import AdaptiveBatch
 from hbanalysis.trends import t_interval
 
 _VARIES = ("learning_rate",)  # between the arms of one family, beside the batch size

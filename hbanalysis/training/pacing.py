@@ -9,12 +9,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.attacks import fgsm
 from hbanalysis.data import Samples
 from hbanalysis.eigen.power import power_iteration
 from hbanalysis.errors import NumericalError, require
 from hbanalysis.operators import WeightHessian
-from hbanalysis.training.adaptive_batch import AdaptiveBatch
 from hbanalysis.training.config import TrainingConfig
 from hbanalysis.training.schedules import learning_rate
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hbanalysis import eigen
-from hbanalysis.eigen import eigsh, power_iteration
+from hbanalysis.eigen import eigsh, power_iteration, solver
 from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError, OutOfTimeError
 from hbanalysis.operators import WeightHessian
 from tests.small_nets import trained_on_digits
@@ -198,8 +197,8 @@ def test_bad_input_is_named():
 
 def test_vectors_that_do_not_fit_are_refused_before_the_first_product(monkeypatch):
     vectors = 60 + 25 + 3 + 2  # the subspace, the room for a check, k + 2
-    H = eigen.as_operator(torch.diag(torch.arange(500.0)))
-    monkeypatch.setattr(eigen, "available", lambda device: vectors * 500 * 4 - 1)
+    H = solver.as_operator(torch.diag(torch.arange(500.0)))
+    monkeypatch.setattr(solver, "available", lambda device: vectors * 500 * 4 - 1)
     with pytest.raises(
         InputError, match=r"Up to 90 vectors of 500 entries take 180 kB.*subspace \(given 60, at least 5\)"
     ):

@@ -30,7 +30,7 @@ def make(folder: Path, *cells: str, parameters: str = PARAMETERS, name: str = "1
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "PROJECT", tmp_path)
     (tmp_path / "notebooks").mkdir()
     return tmp_path
 
@@ -58,7 +58,7 @@ def test_a_run_shows_its_parameters_and_nothing_that_changes(tmp_path: Path):
     assert first.cells[4].outputs[0].execution_count == 4
     assert set(first.metadata) == {"kernelspec", "language_info", "hbanalysis"}
     assert set(first.metadata.hbanalysis) == {"date", "seconds", "device", "parameters", "version"}
-    assert first.metadata.hbanalysis.operators.parameters == {"scale": "digits", "seeds": [7]}
+    assert first.metadata.hbanalysis.parameters == {"scale": "digits", "seeds": [7]}
     text = nbformat.writes(first)
     assert "papermill" not in text
     assert "injected" not in text

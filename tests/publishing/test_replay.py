@@ -14,8 +14,10 @@ from tests.flow_rows import STUDY, made_up_row, publish_into
 
 CELLS = {
     "parameters": 'scale: str = "published"\nseeds: list = None',
-    "start": f'from hbanalysis import pages\n\npage = pages.start("{STUDY}", globals())\nprint(page.summary())',
-    "imports": "from hbanalysis import frames, plots\n\nraise RuntimeError('a table, which is not made again')",
+    "start": f'from hbanalysis.publishing import pages\n\npage = pages.start("{STUDY}", globals())\n'
+    "print(page.summary())",
+    "imports": "from hbanalysis import plots\nfrom hbanalysis.tables import frames\n\n"
+    "raise RuntimeError('a table, which is not made again')",
     "figure": "fig_a, data_a = plots.lambda1_vs_batch(page.rows)",
     "plain": "table = frames.measured(page.rows)",
     "digest": 'page.digest({"a": data_a})',

@@ -5,7 +5,7 @@ import pytest
 from hbanalysis import studies
 from hbanalysis.cli import commands as cli
 from hbanalysis.running import agenda, compute
-from hbanalysis.store import Store, published
+from hbanalysis.store import Store
 from tests.flow_rows import command, tiny_store
 
 
@@ -61,6 +61,7 @@ def trainings(plan):
 
 
 def test_the_command_prints_the_plan_and_takes_its_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HBANALYSIS_PUBLISHED", str(tmp_path / "nothing published"))
     taken = []
     monkeypatch.setattr(compute, "run", lambda work, *_, **options: taken.append((work, options)) or compute.Outcome())
     assert cli._run(["run", "--all", "--scale", "digits", "--workers", "1", "--store", str(tmp_path)]) == 0
@@ -68,8 +69,8 @@ def test_the_command_prints_the_plan_and_takes_its_order(tmp_path, monkeypatch, 
     assert "everything else:" in errors or "every study" in errors
     assert "an epoch of digits" in errors
     ((work, options),) = taken
-    left = agenda.plan("digits", Store(tmp_path), "cpu", 1, (row.key for row in published().rows()))
-    assert work == left.work and not options["longest_first"]
+    assert work == agenda.plan("digits", Store(tmp_path), "cpu", 1).work and len(work) > 9
+    assert not options["longest_first"]
 
 
 def test_without_any_data_the_command_says_what_to_get(tmp_path):

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from hbanalysis import checkpoints, data, plots, studies
+from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.attacks import accuracy_under, fgsm, pgd
 from hbanalysis.errors import InputError, OutOfTimeError
 from hbanalysis.lineup import ABS, ABSA, ARMS, LARGE, SMALL
 from hbanalysis.operators import WeightHessian
 from hbanalysis.store import Row, Store
 from hbanalysis.tables import adaptive_tables
-from hbanalysis.training.adaptive_batch import AdaptiveBatch
 from hbanalysis.training.evaluation import evaluate
 
 STUDY = studies.get("absa")

@@ -195,7 +195,7 @@ def test_planes_are_measured_at_the_ends_of_every_preset():
 
     assert with_planes("digits") == [16, 256]
     assert with_planes("mnist") == [64, 1024]
-    assert with_planes("paper", network="C1") == [16, 512, 2048]
+    assert with_planes("paper", network="C1", dataset="cifar10") == [16, 512, 2048]
     # A batch size has planes in every preset or in none, so that a row of one is a row of the other.
     assert {STUDY.scale_of(cell) for cell in STUDY.cells("mnist")} == {"paper"}
     known = {STUDY.key(cell) for cell in STUDY.cells("digits")}

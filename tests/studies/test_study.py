@@ -31,6 +31,7 @@ def test_presets_hold_what_they_promise():
         ("C1", "cifar10", "relu"),
         ("C1", "cifar10", "softplus(20)"),
         ("C1", "cifar10", "elu(1)"),
+        ("C1", "svhn_extra", "relu"),
         ("C2", "cifar10", "relu"),
         ("CR", "cifar100", "relu"),
         ("M1", "mnist", "relu"),

@@ -8,7 +8,7 @@ import torch
 
 from hbanalysis import checkpoints, data, networks
 from hbanalysis.errors import InputError, OutOfTimeError, StoreError
-from hbanalysis.training import EPOCH_END, TrainingConfig, load_record, stem, train
+from hbanalysis.training import EPOCH_END, TrainingConfig, load_record, loop, stem, train
 from hbanalysis.training.evaluation import evaluate
 
 SMALL = {"dataset": "digits", "network": "M1", "train_samples": 200}
@@ -97,7 +97,7 @@ def test_seed_decides_and_global_state_does_not(digits, tmp_path):
 def test_micro_batches_change_nothing_but_rounding(digits, tmp_path, monkeypatch):
     states = []
     for size in (7, 200):
-        monkeypatch.setitem(__import__("hbanalysis.training", fromlist=["x"]).MICRO_BATCH, "cpu", size)
+        monkeypatch.setitem(loop.MICRO_BATCH, "cpu", size)
         train(config(batch_size=200, max_epochs=2, target_loss=1e-6), digits, tmp_path / str(size))
         states.append(checkpoints.load(tmp_path / str(size) / f"{EPOCH_END}.safetensors")[0])
     for name, value in states[0].items():

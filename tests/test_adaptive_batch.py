@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from hbanalysis import data, training
+from hbanalysis.adaptive_batch import AdaptiveBatch
 from hbanalysis.attacks import fgsm
 from hbanalysis.errors import InputError, OutOfTimeError
-from hbanalysis.training.adaptive_batch import AdaptiveBatch
 from hbanalysis.training.pacing import Adaptive, Steady, Watch, attack_some
 from tests.oracles import dense_oracle, seeded
 
