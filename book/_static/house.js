@@ -9,3 +9,8 @@ document.addEventListener("DOMContentLoaded", () => {
     arrow.setAttribute("aria-label", `Pages of ${page.textContent.trim()}`);
   }
 });
+
+/* Parameters of long signatures stand in a list without terms, for their lines only. */
+document.addEventListener("DOMContentLoaded", () => {
+  for (const lines of document.querySelectorAll("dt.sig > dl")) lines.setAttribute("role", "presentation");
+});
