@@ -10,7 +10,9 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-/* Parameters of long signatures stand in a list without terms, for their lines only. */
+/* Parameters of long signatures stand in a list without terms, for their lines only; the bibliography calls itself a
+   list, and its entries call themselves something else. */
 document.addEventListener("DOMContentLoaded", () => {
   for (const lines of document.querySelectorAll("dt.sig > dl")) lines.setAttribute("role", "presentation");
+  for (const entries of document.querySelectorAll(".citation-list")) entries.removeAttribute("role");
 });
