@@ -6,8 +6,8 @@
 
 import html
 
-import pandas as pd
 from docutils import nodes
+from page_tables import markdown
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -39,7 +39,7 @@ class PaperSlips(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        return self.parse_text_to_nodes(_table(paper.noted()))
+        return self.parse_text_to_nodes(markdown(paper.noted()))
 
 
 class FactorialVerdicts(SphinxDirective):
@@ -52,12 +52,7 @@ class FactorialVerdicts(SphinxDirective):
         if found.empty:
             return self.parse_text_to_nodes("No row of this study is published.")
         shown = ["trained", "scale", "effect of log B on", "seeds", "at fixed lr", "at fixed lr / B", "verdict", "here"]
-        return self.parse_text_to_nodes(_table(found[shown].astype(str)))
-
-
-def _table(frame: pd.DataFrame) -> str:
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return self.parse_text_to_nodes(markdown(found[shown].astype(str)))
 
 
 def setup(app: Sphinx) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 from docutils import nodes
+from page_tables import markdown
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -20,9 +21,7 @@ class _Table(SphinxDirective):
         """Return the table, numbers with three significant digits."""
         self.env.note_reread()
         found = self.made()
-        lines = [list(found.columns), ["---"] * len(found.columns)]
-        lines += [[_text(entry) for entry in line] for line in found.to_numpy(dtype=object).tolist()]
-        return self.parse_text_to_nodes("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        return self.parse_text_to_nodes(markdown(found.map(_text)))
 
 
 class StudyCosts(_Table):

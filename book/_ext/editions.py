@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docutils import nodes
+from page_tables import table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -94,18 +95,10 @@ class Edition(SphinxDirective):
         """Return the nodes."""
         self.env.note_reread()
         rows = entries(store.published().row_folder)
-        return [nodes.paragraph("", "", nodes.strong("", sentence(rows))), _render(table_of(rows))]
-
-
-def _render(lines: list[tuple[str, ...]]) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in COLUMNS), cols=len(COLUMNS))
-    group += nodes.thead("", _line(COLUMNS))
-    group += nodes.tbody("", *map(_line, lines))
-    return nodes.table("", group, classes=["rows-status"])
-
-
-def _line(entries: Iterable[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", entry)) for entry in entries))
+        return [
+            nodes.paragraph("", "", nodes.strong("", sentence(rows))),
+            table(COLUMNS, table_of(rows), "rows-status"),
+        ]
 
 
 def setup(app: Sphinx) -> dict[str, object]:

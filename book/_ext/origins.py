@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 from docutils import nodes
+from page_tables import table
 from sphinx.application import Sphinx
 
 from hbanalysis import store, studies
@@ -111,11 +112,8 @@ def _list(lines: Sequence[tuple[str, str]]) -> nodes.bullet_list:
 
 
 def _table(rows: Sequence[Row], root: str) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (3, 1, 4, 1, 3)), cols=len(COLUMNS))
-    group += nodes.thead("", _line(nodes.Text(name) for name in COLUMNS))
     ordered = sorted(rows, key=lambda row: (row.study, scale_order(row.scale), label_of(row)))
-    group += nodes.tbody("", *(_line(_entries(row, root)) for row in ordered))
-    return nodes.table("", group, classes=["rows-status"])
+    return table(COLUMNS, (_entries(row, root) for row in ordered), "rows-status", (3, 1, 4, 1, 3))
 
 
 def label_of(row: Row) -> str:
@@ -127,10 +125,6 @@ def label_of(row: Row) -> str:
 def _entries(row: Row, root: str) -> list[nodes.Node]:
     link = nodes.reference("", row.key, refuri=f"{root}/{row.study}/{row.key}.json", internal=True)
     return [*map(nodes.Text, (row.study, row.scale, label_of(row), row.values["status"])), link]
-
-
-def _line(entries: Iterable[nodes.Node]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", entry)) for entry in entries))
 
 
 def _joined(values: Iterable[object]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docutils import nodes
+from page_tables import table
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
@@ -99,19 +100,9 @@ class Survives(SphinxDirective):
 
     def _section(self, heading: str, found: list[Claim]) -> nodes.section:
         section = nodes.section("", nodes.title("", heading), ids=[nodes.make_id(heading)], names=[heading.lower()])
-        section += _table([(claim.text, f"`{claim.test}`", TIERS[claim.tier]) for claim in found])
+        lines = ((claim.text, f"`{claim.test}`", TIERS[claim.tier]) for claim in found)
+        section += table(COLUMNS, (map(_inline, line) for line in lines), "survives", (6, 3, 2))
         return section
-
-
-def _table(lines: list[tuple[str, ...]]) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (6, 3, 2)), cols=len(COLUMNS))
-    group += nodes.thead("", _line(COLUMNS))
-    group += nodes.tbody("", *map(_line, lines))
-    return nodes.table("", group, classes=["survives"])
-
-
-def _line(entries: tuple[str, ...]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *_inline(entry))) for entry in entries))
 
 
 def _inline(text: str) -> list[nodes.Node]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from docutils import nodes
+from page_tables import table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -91,18 +92,7 @@ class RowsStatus(SphinxDirective):
         cells = cells_of(study)
         have = sum(cell.provenance is not None for cell in cells)
         text = f"{study.title}: {have} rows published, {len(cells) - have} cells of the public presets missing."
-        return [nodes.paragraph("", "", nodes.strong("", text)), _render(table_of(cells))]
-
-
-def _render(lines: list[tuple[str, ...]]) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in COLUMNS), cols=len(COLUMNS))
-    group += nodes.thead("", _line(COLUMNS))
-    group += nodes.tbody("", *map(_line, lines))
-    return nodes.table("", group, classes=["rows-status"])
-
-
-def _line(entries: Iterable[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", entry)) for entry in entries))
+        return [nodes.paragraph("", "", nodes.strong("", text)), table(COLUMNS, table_of(cells), "rows-status")]
 
 
 def setup(app: Sphinx) -> dict[str, object]:
