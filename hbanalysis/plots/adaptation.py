@@ -1,6 +1,6 @@
 """Batches that grow along training, and what each way to choose the batch ends with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from hbanalysis.plots.series import PLACE, of_family, place
 from hbanalysis.plots.style import Look, grid, legend, level_looks, line_key, remark
 from hbanalysis.store import Row
 from hbanalysis.tables.adaptive_tables import QUANTITIES, arms, groups, seed
+from hbanalysis.tables.frames import Family
 
 _COURSE = {"batch_size": "samples a step", "lambda1": r"$\lambda_1$ that is watched"}
 _APART = 0.05
@@ -33,12 +34,8 @@ def adaptive_course(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     Raises:
         InputError: There is no row.
     """
-    lines: list[dict[str, Any]] = []
     families = groups(rows)
-    for one, group in families.items():
-        for name, chosen in arms(group).items():
-            for row in chosen:
-                lines += [place(one) | {"arm": name, "seed": seed(row)} | point for point in row.values["history"]]
+    lines = [head | point for head, row in _heads(families) for point in row.values["history"]]
     names = ["epoch", "step", *_COURSE, "learning_rate", "share", "loss_running"]
     data = pd.DataFrame(lines, columns=[*PLACE, "arm", "seed", *names])
     figure, axes = grid(list(families), list(_COURSE.values()), share_y=False)
@@ -75,14 +72,12 @@ def steps_and_outcomes(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     Raises:
         InputError: There is no row.
     """
-    lines: list[dict[str, Any]] = []
     families = groups(rows)
-    for one, group in families.items():
-        for name, chosen in arms(group).items():
-            for row in chosen:
-                if row.values["at_target"]:
-                    values = {quantity: read(row) for quantity, (read, _) in QUANTITIES.items()}
-                    lines.append(place(one) | {"arm": name, "seed": seed(row)} | values)
+    lines = [
+        head | {quantity: read(row) for quantity, (read, _) in QUANTITIES.items()}
+        for head, row in _heads(families)
+        if row.values["at_target"]
+    ]
     data = pd.DataFrame(lines, columns=[*PLACE, "arm", "seed", *QUANTITIES])
     figure, axes = grid(list(families), [name.removesuffix(" (%)") for name in _ENDS], share_y=False)
     looks = _looks()
@@ -104,6 +99,14 @@ def steps_and_outcomes(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         remark(axes[one, _ENDS[0].removesuffix(" (%)")], f"diverged: {'; '.join(lost)}" if lost else "")
     legend(figure, {}, "how the batch is chosen", _keys(linestyle=""))
     return figure, data
+
+
+def _heads(families: Mapping[Family, Sequence[Row]]) -> Iterator[tuple[dict[str, Any], Row]]:
+    """Yield each row with the columns that say what it is, in the order of the figures."""
+    for one, group in families.items():
+        for name, chosen in arms(group).items():
+            for row in chosen:
+                yield place(one) | {"arm": name, "seed": seed(row)}, row
 
 
 def _looks() -> dict[str, Look]:
