@@ -47,16 +47,7 @@ class SpectrumExplorer(SphinxDirective):
         return [nodes.raw("", opening, format="html"), *caption, nodes.raw("", "</figcaption></figure>", format="html")]
 
 
-def add_script(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Give a page that holds the figure the script that draws it."""
-    if MARK in context.get("body", ""):
-        app.add_js_file("spectrum-explorer.js", loading_method="defer")
-
-
 def setup(app: Sphinx) -> dict[str, object]:
     """Register with Sphinx."""
     app.add_directive("spectrum-explorer", SpectrumExplorer)
-    app.connect("html-page-context", add_script)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 """What this site adds to its theme: a banner on a site computed here, buttons that follow the repository's address.
 
-Every page gets the script of the house, and pages with surfaces to be turned the one that draws them; no other page
-loads it.
+Every page gets the script of the house, and pages with figures that are drawn in the page the scripts that draw them;
+no other page loads these.
 """
 
 import html
@@ -13,7 +13,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 BANNER = "HBANALYSIS_BANNER"
-SURFACE = 'class="loss-surface"'
+# Figures that are drawn in the page, by what marks them, and the scripts that draw them.
+SCRIPTS = {'class="loss-surface"': "loss-surface.js", 'class="spectrum-explorer"': "spectrum-explorer.js"}
 
 
 def set_theme_options(app: Sphinx, config: Config) -> None:
@@ -29,17 +30,18 @@ def set_theme_options(app: Sphinx, config: Config) -> None:
         options["launch_buttons"] = {}
 
 
-def add_surface_script(
+def add_scripts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Give a page that holds surfaces the script that draws them."""
-    if SURFACE in context.get("body", ""):
-        app.add_js_file("loss-surface.js", loading_method="defer")
+    """Give a page that holds figures to be drawn the scripts that draw them."""
+    for mark, script in SCRIPTS.items():
+        if mark in context.get("body", ""):
+            app.add_js_file(script, loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Register with Sphinx."""
     app.add_js_file("house.js", loading_method="defer")
     app.connect("config-inited", set_theme_options, priority=100)
-    app.connect("html-page-context", add_surface_script)
+    app.connect("html-page-context", add_scripts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
