@@ -45,6 +45,8 @@ LOOK = 24  # products of the look at the complement in the heavy part
 CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
 COARSE = 0.3  # times sqrt(tol): tolerance of the Krylov part, whose errors enter squared
 RESOLVED = 0.1  # of a value: residual up to which a guard counts as found
+APART = 0.15  # of the last wanted value: distance of what lies beyond the guards at which the Krylov part is enough
+SHARP = 0.02  # of the last wanted value: residual of the guards at which it is enough where they lie closer
 WEYL = 0.2  # share of the tolerance that the light part may take
 
 
@@ -132,12 +134,11 @@ class _Stages:
         self.space = space = KrylovSpace(heavy, width, self.k + wanted.k + 2, self._seed)
         space.push(start(space))
         coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
-        found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=_coarse_gauge(coarse))
+        found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=_coarse_gauge(coarse, self.k))
         self.count.add(space.steps, self.first)
         kept = Wanted(self.k, wanted.which, wanted.tol).choose(found.ritz.theta)
         self._values = np.abs(found.ritz.theta[wanted.choose(found.ritz.theta)])
-        resolved = kept[found.ritz.residuals[kept] <= RESOLVED * np.abs(found.ritz.theta[kept])]
-        self.rest = self.likely = found.ritz.without(resolved, None)
+        self.rest = self.likely = _beyond(found.ritz, kept)
         if self.check:
             self.rest, taken = _look(space, found.ritz, kept, wanted)
             self._looks += self.count.add(taken, self.first)
@@ -155,9 +156,9 @@ class _Stages:
         self.last = max(self.first, int((beyond > allowed / (SAFETY * largest)).sum()))
         if self.last < WORTHWHILE * n:
             part = self.H.part(self.order[self.last :], total=self.H.total)
-            (low, high), taken = _range(KrylovSpace(part, 0, 0, self._seed), part)
+            rest, taken = _range(KrylovSpace(part, 0, 0, self._seed), part, enough=allowed)
             self.count.add(taken, n - self.last)
-            self.norm = float(max(abs(low), abs(high)))
+            self.norm = _norm(rest)
             if self.norm <= allowed:
                 return
         self.last, self.norm = n, 0.0
@@ -214,18 +215,26 @@ class _Count:
         return cost
 
 
-def _range(space: KrylovSpace, operator: WeightHessian) -> tuple[tuple[float, float], int]:
-    """Bound the eigenvalues of ``operator`` on the complement of the accepted vectors, with a few products."""
+def _range(space: KrylovSpace, operator: WeightHessian, enough: float = 0.0) -> tuple[tuple[float, float], int]:
+    """Bound the eigenvalues of ``operator`` on the complement of the accepted vectors, with a few products.
+
+    Fewer are taken where the bound falls below ``enough``: what may fail is the random start, the same for each bound.
+    """
     own, space.operator = space.operator, operator
     probe = Probe(space, FAILURE / 6)
     for _ in range(NORM_PRODUCTS):
         probe.step()
-        if probe.done:
+        rest = probe.rest()
+        if probe.done or _norm(rest) <= enough:
             break
-    rest = probe.rest()
     probe.close()
     space.operator = own
     return rest, probe.products
+
+
+def _norm(rest: tuple[float, float]) -> float:
+    """Return the largest modulus between two bounds."""
+    return float(max(abs(rest[0]), abs(rest[1])))
 
 
 def _look(space: KrylovSpace, ritz: Ritz, kept: np.ndarray, wanted: Wanted) -> tuple[tuple[float, float], int]:
@@ -246,22 +255,43 @@ def _look(space: KrylovSpace, ritz: Ritz, kept: np.ndarray, wanted: Wanted) -> t
 def _within_reach(space: KrylovSpace, wanted: Wanted, rest: tuple[float, float]) -> bool:
     """Return whether bounds that rely on ``rest`` can meet the tolerance with a few more products."""
     ritz = space.ritz()
-    below, above = wanted.ends(ritz.theta)
-    if (above and rest[1] >= ritz.theta[-above]) or (below and rest[0] <= ritz.theta[below - 1]):
+    if _gap(ritz.theta, wanted, rest) <= 0:
         return False
     return int((_focus(space, wanted, rest, ritz) > 1).sum()) <= REACH
 
 
-def _coarse_gauge(wanted: Wanted) -> Callable[[Ritz], float]:
-    """Residuals alone: what the Krylov part has to come down to."""
+def _beyond(ritz: Ritz, kept: np.ndarray) -> tuple[float, float]:
+    """Estimate the range of the eigenvalues on the complement of those of the ``kept`` vectors that are found."""
+    return ritz.without(kept[ritz.residuals[kept] <= RESOLVED * np.abs(ritz.theta[kept])], None)
+
+
+def _coarse_gauge(wanted: Wanted, k: int) -> Callable[[Ritz], float]:
+    """What the Krylov part has to come down to: residuals of the wanted, and guards that keep them from the rest.
+
+    Products with the heavy samples are the cheapest. A guard that is not found yet leaves the last wanted values
+    without a gap, and then products with all samples have to make up for it.
+    """
+    leading = Wanted(k, wanted.which, wanted.tol)
 
     def gauge(ritz: Ritz) -> float:
         if len(ritz.theta) <= wanted.k + GUARD:
             return math.inf
-        chosen = wanted.choose(ritz.theta)
-        return float((ritz.residuals[chosen] / ritz.allowed(wanted)[chosen]).max())
+        chosen, kept = wanted.choose(ritz.theta), leading.choose(ritz.theta)
+        coarse = float((ritz.residuals[chosen] / ritz.allowed(wanted)[chosen]).max())
+        guards = float(ritz.residuals[kept].max() / ritz.allowed(replace(wanted, tol=SHARP))[chosen].min())
+        gap = _gap(ritz.theta, wanted, _beyond(ritz, kept))
+        apart = APART * float(np.abs(ritz.theta[chosen]).min()) / gap if gap > 0 else math.inf
+        return max(coarse, min(guards, apart))
 
     return gauge
+
+
+def _gap(theta: np.ndarray, wanted: Wanted, rest: tuple[float, float]) -> float:
+    """Return the distance of the wanted values from the range ``rest``; negative where they overlap."""
+    below, above = wanted.ends(theta)
+    top = theta[-above] - rest[1] if above else math.inf
+    bottom = rest[0] - theta[below - 1] if below else math.inf
+    return float(min(top, bottom))
 
 
 def _block(

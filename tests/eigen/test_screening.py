@@ -33,13 +33,28 @@ def test_values_lie_within_their_bounds_of_the_whole_sets(trained, truth, which,
     assert pairs.complete.method == ("probe" if check else "none")
 
 
-def test_it_costs_less_than_lanczos_and_says_what_it_used(trained):
+@pytest.mark.parametrize("k", [3, 6, 10, 14, 20])
+def test_it_costs_less_than_lanczos_and_says_what_it_used(trained, k):
     H = WeightHessian(*trained)
-    plain = eigsh(H, 10, check=False)
-    pairs = eigsh(H, 10, method="screened", check=False)
+    plain = eigsh(H, k, check=False)
+    pairs = eigsh(H, k, method="screened", check=False)
     assert pairs.method == "screened"
     assert pairs.products < plain.products
     assert 0 < pairs.notes["heavy"] < pairs.notes["used"] <= 1
+
+
+def test_the_krylov_part_goes_on_until_its_guards_are_found():
+    """The wanted value is found, a guard is a blur of residual 0.75: what lies beyond it may reach up to the wanted."""
+    wanted = screening.Wanted(1, "LA", 1e-2)
+    theta, found = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 1.0]), np.full(6, 1e-6)
+    blurred = np.array([1e-6, 0.75, 1e-6, 1e-6, 1e-6, 1e-6])
+
+    def ratio(residuals):
+        return screening._coarse_gauge(wanted, 5)(screening.Ritz(theta, np.eye(6), np.diag(residuals), 1e-16))
+
+    assert ratio(found) <= 1
+    assert ratio(blurred) > 1
+    assert ratio(np.where(blurred > 0.1, 0.6, found)) <= 1  # 0.2 + 0.6 stays away from the wanted by more than 0.15
 
 
 def test_products_are_passes_over_the_full_data(trained, monkeypatch):
