@@ -36,10 +36,11 @@ class Size:
     samples: int
     batch_size: int
     sizes: tuple[int, ...]
+    seed: int = 0
 
     def training(self) -> TrainingConfig:
         """Return how the network is trained: to loss 1e-3 at the defaults of the batch-size study."""
-        return TrainingConfig(self.dataset, self.network, self.batch_size, train_samples=self.samples)
+        return TrainingConfig(self.dataset, self.network, self.batch_size, self.seed, self.samples)
 
 
 TASKS = {

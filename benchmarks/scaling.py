@@ -1,4 +1,4 @@
-"""How cost grows: a product with samples and parameters, screening with samples, and one product of all of CIFAR-10.
+"""How cost grows: a product with samples and parameters, and one product of all of CIFAR-10.
 
 ``python -m benchmarks.scaling --cache FOLDER --out benchmarks/results/scaling.json``
 """
@@ -20,13 +20,11 @@ from benchmarks import costs
 from benchmarks.large import Size, task_of
 from benchmarks.peers import K
 from hbanalysis import checkpoints, data, networks
-from hbanalysis.eigen.screening import plan
 from hbanalysis.store import provenance
 from hbanalysis.training import stem
 
 SAMPLES = (1000, 2000, 4000, 8000)  # of MNIST, for M1
 WIDTHS = (128, 384, 1024, 2048)  # of a perceptron with two hidden layers, on 1,000 images of MNIST
-CURVE = (500, 1000, 2000, 4000, 8000)  # of MNIST, for M1 trained to loss 1e-3
 BATCH = 64
 TRACKED = (1e-2, 3e-3, 1e-3)  # losses at whose first crossings the spectrum is followed
 STEPS = 40  # of Lanczos, in which the work beside the products is timed
@@ -89,35 +87,6 @@ def overhead() -> dict[str, Any]:
         pairs = hb.eigsh(H, K, method="lanczos", check=False, max_products=STEPS)
     whole = time.perf_counter() - started
     return {"parameters": H.shape[0], "samples": 2000, "products": pairs.products, "share": 1 - H.seconds / whole}
-
-
-def screening_curve(cache: Path) -> list[dict[str, Any]]:
-    """Return what screening and Lanczos take for M1 trained to loss 1e-3 on more and more samples."""
-    rows = []
-    for count in CURVE:
-        task, network = task_of(Size("mnist", "M1", count, BATCH, ()), cache)
-        H = hb.WeightHessian(task.model, task.images, task.labels)
-        weights = H.doubts()
-        ordered = weights.sort(descending=True).values
-        row: dict[str, Any] = {
-            **network,
-            "share_of_heaviest": {
-                str(part): float(ordered[: round(part * count)].sum() / ordered.sum()) for part in (0.1, 0.3, 0.5)
-            },
-            "worthwhile": plan(weights, K, 1e-4).worthwhile,
-        }
-        for method in ("screened", "lanczos"):
-            pairs = hb.eigsh(H, K, method=method, check=False)
-            row[method] = {
-                "method": pairs.method,
-                "products": pairs.products,
-                "converged": pairs.converged,
-                "values": pairs.values.tolist(),
-                "notes": {name: float(value) for name, value in pairs.notes.items()},
-            }
-        rows.append(row)
-        print(json.dumps({key: row[key] for key in ("samples", "loss")}), row["screened"]["products"], flush=True)
-    return rows
 
 
 def tracking(cache: Path) -> list[dict[str, Any]]:
@@ -183,7 +152,6 @@ def main() -> None:
         "parameters": with_parameters(),
         "overhead": overhead(),
         "tracking": tracking(chosen.cache),
-        "screening": screening_curve(chosen.cache),
         "environment": provenance.environment("cpu") | {"load_before": load, "load_after": os.getloadavg()},
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ _SPECTRA = ("spectrum_vs_batch", "learning_rate_factorial", "robust_spectrum", "
 _ATTACKED = ("attack_readings", "robustness_vs_batch", "adversarial_training", "robust_spectrum", "absa")
 GROUPS: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "in the weights": (in_the_weights, _SPECTRA),
-    "in the input": (in_the_input, ("input_curvature",)),
+    "in the input": (in_the_input, ("input_curvature", "saddle_free")),
     "attacks": (attacks, _ATTACKED),
 }
 

@@ -35,9 +35,13 @@ class Found:
 
 
 def theorem_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the check of the theorem, a line a family: samples, worst ratio, ranks, exceptions, training loss."""
+    """Return the check of the theorem, a line a family: samples, worst ratio, ranks, exceptions, training loss.
+
+    Args:
+        rows: Rows of `input_curvature` and `saddle_free`.
+    """
     lines = []
-    groups = families(measured_rows(rows))
+    groups = families(row for row in rows if row.values.get("theorem"))
     titles = distinct_titles(groups)
     for one, group in groups.items():
         checks = [row.values["theorem"] for row in group]

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from hbanalysis.eigen.gauges import Blocks, beyond, coarse_gauge, directions, focus, gauge_of, worst_of
 from hbanalysis.eigen.krylov import KrylovSpace
 from hbanalysis.eigen.lanczos import FAILURE, Outcome, Show, run
 from hbanalysis.eigen.pairs import Completeness
@@ -39,14 +40,12 @@ from hbanalysis.errors import InputError
 from hbanalysis.operators import WeightHessian
 
 SAFETY = 4  # times share times largest eigenvalue: more than the norm of a part
-CLOSE = 0.3  # of the gap between wanted and other values: where the look at the complement ends
 REACH = 8  # products of refinement that a confirmation is worth
+NEAR = 5  # times its tolerance: errors that one product or two of refinement take away
+CLOSE = 0.3  # of the gap between wanted and other values: where the look at the complement ends
 LOOK = 24  # products of the look at the complement in the heavy part
 CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
 COARSE = 0.3  # times sqrt(tol): tolerance of the Krylov part, whose errors enter squared
-RESOLVED = 0.1  # of a value: residual up to which a guard counts as found
-APART = 0.15  # of the last wanted value: distance of what lies beyond the guards at which the Krylov part is enough
-SHARP = 0.02  # of the last wanted value: residual of the guards at which it is enough where they lie closer
 WEYL = 0.2  # share of the tolerance that the light part may take
 
 
@@ -134,11 +133,11 @@ class _Stages:
         self.space = space = KrylovSpace(heavy, width, self.k + wanted.k + 2, self._seed)
         space.push(start(space))
         coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
-        found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=_coarse_gauge(coarse, self.k))
+        found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=coarse_gauge(coarse, self.k))
         self.count.add(space.steps, self.first)
         kept = Wanted(self.k, wanted.which, wanted.tol).choose(found.ritz.theta)
         self._values = np.abs(found.ritz.theta[wanted.choose(found.ritz.theta)])
-        self.rest = self.likely = _beyond(found.ritz, kept)
+        self.rest = self.likely = beyond(found.ritz, kept)
         if self.check:
             self.rest, taken = _look(space, found.ritz, kept, wanted)
             self._looks += self.count.add(taken, self.first)
@@ -152,8 +151,8 @@ class _Stages:
         """
         n, weights = len(self.order), self._weights[self.order]
         allowed, largest = WEYL * self.wanted.tol * self._values.min(), self._values.max()
-        beyond = weights.flip(0).cumsum(0).flip(0) / weights.sum()
-        self.last = max(self.first, int((beyond > allowed / (SAFETY * largest)).sum()))
+        lighter = weights.flip(0).cumsum(0).flip(0) / weights.sum()
+        self.last = max(self.first, int((lighter > allowed / (SAFETY * largest)).sum()))
         if self.last < WORTHWHILE * n:
             part = self.H.part(self.order[self.last :], total=self.H.total)
             rest, taken = _range(KrylovSpace(part, 0, 0, self._seed), part, enough=allowed)
@@ -164,7 +163,11 @@ class _Stages:
         self.last, self.norm = n, 0.0
 
     def medium(self) -> None:
-        """Add the medium samples: their products with the kept vectors make a Rayleigh-Ritz step."""
+        """Add the medium samples: their products with the kept vectors make a Rayleigh-Ritz step.
+
+        What they add to the complement is taken to be no more than what they add to the kept vectors. That is free and
+        far too much; where it would cost more products of refinement than a look costs, they are looked at.
+        """
         if self.first == self.last:
             return
         space, size = self.space, self.last - self.first
@@ -176,28 +179,39 @@ class _Stages:
         products = medium @ space.basis.leading(space.size)
         self.count.add(space.size, size)
         reach = float(np.linalg.norm(space.basis.project(products, space.size), 2))
-        self.likely = self.likely[0] - reach, self.likely[1] + reach
-        del medium
         space.absorb(self.H.part(self.order[: self.last], total=self.H.total), products)
+        coarse = self.likely[0] - reach, self.likely[1] + reach
+        if self.check or self._refinable(coarse, NORM_PRODUCTS * size / len(self.order)):
+            self.likely = coarse
+        else:
+            (low, high), taken = _range(space, medium)
+            self.count.add(taken, size)
+            self.likely = self.likely[0] + low, self.likely[1] + high
+
+    def _refinable(self, rest: tuple[float, float], look: float) -> bool:
+        """Return whether refinement that relies on ``rest`` is expected to take about the products of a ``look``."""
+        few = directions(self.space, self.wanted, rest) <= 1 + look
+        return self.space.agree(few and worst_of(self.space.ritz(), rest, self.wanted) <= NEAR)
 
     def refine(self) -> Outcome:
         """Add directions of the residuals until every value is within its tolerance; say what is certain."""
         space, wanted = self.space, self.wanted
         strict = replace(wanted, tol=(1 - WEYL) * wanted.tol)
-        certain = self.check and space.agree(_within_reach(space, strict, self.rest))
+        certain = self.check and space.agree(directions(space, strict, self.rest) <= REACH)
         rest = self.rest if certain else self.likely
-        before, restarts = space.steps, space.restarts
-        block = partial(_block, space, space.size, Wanted(self.k, wanted.which, wanted.tol), rest)
-        gauge, prepare = _gauge(strict, block, certain), partial(_focus, space, strict, rest)
+        before = space.steps
+        blocks = Blocks(space, Wanted(self.k, wanted.which, wanted.tol), rest)
+        gauge, prepare = gauge_of(strict, blocks, certain), partial(focus, space, strict, rest)
         outcome = run(space, strict, self._limit, False, self._show, lambda: None, gauge=gauge, prepare=prepare)
         self.count.add(space.steps - before, self.last)
         if outcome.complete.method == "whole space":
             return outcome
-        leading, rest = block(outcome.ritz)
-        if leading.settled(strict, rest):
-            outcome.ritz, outcome.rest = leading, rest
+        settled = blocks.settled(outcome.ritz, strict)
+        if settled is not None:
+            outcome.ritz, outcome.rest = settled
+            rest = settled[1]
         if self.check:
-            confirmed = certain and outcome.rest is not None and space.restarts == restarts
+            confirmed = certain and outcome.rest is not None
             outcome.complete = Completeness("probe", confirmed, self._looks, FAILURE, rest)
         return outcome
 
@@ -250,84 +264,3 @@ def _look(space: KrylovSpace, ritz: Ritz, kept: np.ndarray, wanted: Wanted) -> t
             break
     probe.close()
     return rest, probe.products
-
-
-def _within_reach(space: KrylovSpace, wanted: Wanted, rest: tuple[float, float]) -> bool:
-    """Return whether bounds that rely on ``rest`` can meet the tolerance with a few more products."""
-    ritz = space.ritz()
-    if _gap(ritz.theta, wanted, rest) <= 0:
-        return False
-    return int((_focus(space, wanted, rest, ritz) > 1).sum()) <= REACH
-
-
-def _beyond(ritz: Ritz, kept: np.ndarray) -> tuple[float, float]:
-    """Estimate the range of the eigenvalues on the complement of those of the ``kept`` vectors that are found."""
-    return ritz.without(kept[ritz.residuals[kept] <= RESOLVED * np.abs(ritz.theta[kept])], None)
-
-
-def _coarse_gauge(wanted: Wanted, k: int) -> Callable[[Ritz], float]:
-    """What the Krylov part has to come down to: residuals of the wanted, and guards that keep them from the rest.
-
-    Products with the heavy samples are the cheapest. A guard that is not found yet leaves the last wanted values
-    without a gap, and then products with all samples have to make up for it.
-    """
-    leading = Wanted(k, wanted.which, wanted.tol)
-
-    def gauge(ritz: Ritz) -> float:
-        if len(ritz.theta) <= wanted.k + GUARD:
-            return math.inf
-        chosen, kept = wanted.choose(ritz.theta), leading.choose(ritz.theta)
-        coarse = float((ritz.residuals[chosen] / ritz.allowed(wanted)[chosen]).max())
-        guards = float(ritz.residuals[kept].max() / ritz.allowed(replace(wanted, tol=SHARP))[chosen].min())
-        gap = _gap(ritz.theta, wanted, _beyond(ritz, kept))
-        apart = APART * float(np.abs(ritz.theta[chosen]).min()) / gap if gap > 0 else math.inf
-        return max(coarse, min(guards, apart))
-
-    return gauge
-
-
-def _gap(theta: np.ndarray, wanted: Wanted, rest: tuple[float, float]) -> float:
-    """Return the distance of the wanted values from the range ``rest``; negative where they overlap."""
-    below, above = wanted.ends(theta)
-    top = theta[-above] - rest[1] if above else math.inf
-    bottom = rest[0] - theta[below - 1] if below else math.inf
-    return float(min(top, bottom))
-
-
-def _block(
-    space: KrylovSpace, anchor: int, kept: Wanted, rest: tuple[float, float], ritz: Ritz
-) -> tuple[Ritz, tuple[float, float]]:
-    """Return the leading Ritz vectors alone, and bounds on their complement, from those on the first columns'."""
-    chosen = kept.choose(ritz.theta)
-    wider = space.drift(anchor, ritz, chosen)
-    return ritz.only(chosen), (rest[0] - wider, rest[1] + wider)
-
-
-def _gauge(
-    wanted: Wanted, block: Callable[[Ritz], tuple[Ritz, tuple[float, float]]], certain: bool
-) -> Callable[[Ritz], float]:
-    """Error bounds given the rest that ``block`` returns; unless that is ``certain``, those of Lanczos do as well."""
-
-    def gauge(ritz: Ritz) -> float:
-        leading, rest = block(ritz)
-        if leading.settled(wanted, rest):
-            return 1.0
-        ratios = leading.bounds(wanted, rest) / leading.allowed(wanted)[wanted.choose(leading.theta)]
-        ratio = max(float(ratios.max()), math.nextafter(1.0, 2.0))
-        return ratio if certain else min(ratio, ritz.worst(wanted))
-
-    return gauge
-
-
-def _focus(space: KrylovSpace, wanted: Wanted, rest: tuple[float, float], ritz: Ritz) -> np.ndarray:
-    """Turn the pending directions so that the next product takes away most of the error that is too much.
-
-    Returns the weight of each direction, descending; those above 1 keep a value from its tolerance.
-    """
-    weights, allowed = np.zeros(len(ritz.theta)), ritz.allowed(wanted)
-    below, above = wanted.ends(ritz.theta)
-    for chosen, nu, sign in ((np.arange(len(ritz.theta))[::-1][:above], rest[1], 1), (range(below), rest[0], -1)):
-        for j in chosen:
-            gap = max(sign * (ritz.theta[j] - nu), allowed[j])
-            weights[j] = 1 / math.sqrt(allowed[j] * gap)
-    return space.focus(weights, ritz)

@@ -11,6 +11,7 @@ from hbanalysis.studies.loss_landscape import LossLandscape
 from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.robustness_vs_batch import RobustnessVsBatch
+from hbanalysis.studies.saddle_free import SaddleFree
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 from hbanalysis.studies.training_dynamics import TrainingDynamics
 
@@ -20,6 +21,7 @@ _ALL: tuple[Study, ...] = (
     SpectrumVsBatch(),
     LearningRateFactorial(),
     InputCurvature(),
+    SaddleFree(),
     AttackReadings(),
     RobustnessVsBatch(),
     AdversarialTraining(),

@@ -81,15 +81,17 @@ def large(found: dict[str, Any]) -> str:
 def screening(found: dict[str, Any]) -> pd.DataFrame:
     """Return one line a training set: what screening and Lanczos take, and where the curvature sits."""
     rows = []
-    for row in found["screening"]:
+    for row in found["rows"]:
         screened, plain = row["screened"], row["lanczos"]
         rows.append(
             {
                 "samples": row["samples"],
+                "seed": row["seed"],
                 "loss": row["loss"],
                 "heaviest_30_percent_hold": row["share_of_heaviest"]["0.3"],
                 "screened": screened["products"],
                 "lanczos": plain["products"],
+                "screened / lanczos": screened["products"] / plain["products"],
                 "kept_samples": screened["notes"].get("used", 1.0),
                 "method": screened["method"],
             }

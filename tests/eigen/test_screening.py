@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from hbanalysis.eigen import eigsh, screening
+from hbanalysis.eigen import eigsh, gauges, screening
+from hbanalysis.eigen.ritz import Ritz, Wanted
 from hbanalysis.errors import InputError
 from hbanalysis.operators import WeightHessian
 from tests.small_nets import trained_on_digits
@@ -45,12 +46,12 @@ def test_it_costs_less_than_lanczos_and_says_what_it_used(trained, k):
 
 def test_the_krylov_part_goes_on_until_its_guards_are_found():
     """The wanted value is found, a guard is a blur of residual 0.75: what lies beyond it may reach up to the wanted."""
-    wanted = screening.Wanted(1, "LA", 1e-2)
+    wanted = Wanted(1, "LA", 1e-2)
     theta, found = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 1.0]), np.full(6, 1e-6)
     blurred = np.array([1e-6, 0.75, 1e-6, 1e-6, 1e-6, 1e-6])
 
     def ratio(residuals):
-        return screening._coarse_gauge(wanted, 5)(screening.Ritz(theta, np.eye(6), np.diag(residuals), 1e-16))
+        return gauges.coarse_gauge(wanted, 5)(Ritz(theta, np.eye(6), np.diag(residuals), 1e-16))
 
     assert ratio(found) <= 1
     assert ratio(blurred) > 1

@@ -49,9 +49,17 @@ def test_a_large_measurement_says_what_was_counted_and_not_run():
 
 def test_screening_stands_beside_lanczos():
     law = {"screened": {"products": 20.0, "method": "screened", "notes": {"used": 0.8}}, "lanczos": {"products": 48}}
-    row = {"samples": 500, "loss": 9e-4, "share_of_heaviest": {"0.3": 0.9}, **law}
-    table = measured.screening({"screening": [row]})
-    assert table.loc[0, "screened"] == 20.0 and table.loc[0, "lanczos"] == 48 and table.loc[0, "kept_samples"] == 0.8
+    row = {"samples": 500, "seed": 3, "loss": 9e-4, "share_of_heaviest": {"0.3": 0.9}, **law}
+    line = measured.screening({"rows": [row]}).loc[0]
+    assert (line["seed"], line["screened"], line["lanczos"], line["kept_samples"]) == (3, 20.0, 48, 0.8)
+    assert line["screened / lanczos"] == 20.0 / 48
+
+
+def test_screening_never_costs_more_than_lanczos_and_finds_the_same():
+    for row in measured.results("screening")["rows"]:
+        assert row["screened"]["converged"] and row["lanczos"]["converged"]
+        assert row["screened"]["products"] < row["lanczos"]["products"], row["samples"]
+        assert row["apart"] < 2e-4
 
 
 def test_growth_is_told_per_unit():
