@@ -80,7 +80,10 @@ def attacks() -> Values:
     return {name: _seen(step() - x) for name, step in steps.items()}
 
 
-_SPECTRA = ("spectrum_vs_batch", "learning_rate_factorial", "robust_spectrum", "loss_landscape", "training_dynamics")
+_SPECTRA = (
+    *("spectrum_vs_batch", "learning_rate_factorial", "smooth_activations"),
+    *("robust_spectrum", "loss_landscape", "training_dynamics"),
+)
 _ATTACKED = ("attack_readings", "robustness_vs_batch", "adversarial_training", "robust_spectrum", "absa")
 GROUPS: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "in the weights": (in_the_weights, _SPECTRA),

@@ -1,14 +1,14 @@
 """Learning rate by batch size: effects of the batch at a fixed rate and at a fixed ratio, with the verdict on each."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from hbanalysis import paper
 from hbanalysis.store import Row
-from hbanalysis.tables.frames import Family, distinct_titles, families, reached
+from hbanalysis.tables.frames import Family, distinct_titles, families_over, reached
 from hbanalysis.trends import Interval, t_interval
 
 BATCH, RATIO = "batch size itself", "lr / B"
@@ -38,11 +38,7 @@ class Effects:
 
 def designs(rows: Iterable[Row]) -> dict[Family, list[Row]]:
     """Return the rows of the factorial by what they share besides learning rate, batch size and seed."""
-    found: dict[Family, list[Row]] = {}
-    for one, group in families(rows).items():
-        setting = tuple(pair for pair in one.setting if pair[0] != "learning_rate")
-        found.setdefault(replace(one, setting=setting), []).extend(group)
-    return found
+    return families_over(rows, "learning_rate")
 
 
 def effects(rows: Sequence[Row], outcome: Callable[[Mapping], float]) -> Effects:

@@ -50,6 +50,8 @@ _STUDIES = {
     "K6": "adversarial_training",
     "K7": "robust_spectrum",
     "K8": "robust_spectrum",
+    "K10 smooth, K1": "smooth_activations",
+    "K10 smooth, K4": "smooth_activations",
     "K11": "training_dynamics",
     "K12": "training_dynamics",
     "K13": "loss_landscape",
@@ -60,11 +62,10 @@ _PART_OF = {"K4 survives": "K4"} | {claim: "K10" for claim in _TESTS if claim.st
 _BATCH_SIZES = "spectrum_vs_batch"
 
 
-def _part_of_k10(one: Family) -> str:
-    """Return which part of K10 a family of the batch-size study belongs to; empty for none."""
-    if one.dataset.startswith("svhn"):
-        return "K10 SVHN"
-    return "K10 smooth" if dict(one.setting).get("activation", "relu") != "relu" else ""
+def _speaks_to(one: Family, claim_id: str) -> bool:
+    """Return whether a family of the batch-size study speaks to a claim: ReLU alone, SVHN to its part of K10."""
+    svhn = one.dataset.startswith("svhn")
+    return svhn == (claim_id in _PART_OF) and dict(one.setting).get("activation", "relu") == "relu"
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,7 @@ def verdicts(claim_id: str, rows: Sequence[Row]) -> list[Verdict]:
     study = _STUDIES.get(claim_id, _BATCH_SIZES)
     groups = families(row for row in rows if row.study == study)
     if study == _BATCH_SIZES:
-        # Each family of the batch-size study speaks to the claims about it, or to a part of K10.
-        part = claim_id.partition(",")[0] if claim_id in _PART_OF else ""
-        groups = {one: group for one, group in groups.items() if _part_of_k10(one) == part}
+        groups = {one: group for one, group in groups.items() if _speaks_to(one, claim_id)}
     return [_judge(blank, one, group) for one, group in groups.items()] or [blank]
 
 

@@ -5,6 +5,7 @@ scale), and every line is headed by its scale. `spectral_density` alone takes pl
 one panel.
 """
 
+from hbanalysis.plots.activations import activations_vs_batch
 from hbanalysis.plots.adaptation import adaptive_course, steps_and_outcomes
 from hbanalysis.plots.attacks import cg_sweep, examples, lines_between
 from hbanalysis.plots.density import spectral_density
@@ -32,6 +33,7 @@ from hbanalysis.plots.surfaces import surfaces
 
 __all__ = [
     "accuracy_matrices",
+    "activations_vs_batch",
     "adaptive_course",
     "along_training",
     "attacks_vs_batch",

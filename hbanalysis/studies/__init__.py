@@ -12,6 +12,7 @@ from hbanalysis.studies.parameters import Parameter
 from hbanalysis.studies.robust_spectrum import RobustSpectrum
 from hbanalysis.studies.robustness_vs_batch import RobustnessVsBatch
 from hbanalysis.studies.saddle_free import SaddleFree
+from hbanalysis.studies.smooth_activations import SmoothActivations
 from hbanalysis.studies.spectrum_vs_batch import SpectrumVsBatch
 from hbanalysis.studies.training_dynamics import TrainingDynamics
 
@@ -20,6 +21,7 @@ __all__ = ["Parameter", "Study", "get", "names"]
 _ALL: tuple[Study, ...] = (
     SpectrumVsBatch(),
     LearningRateFactorial(),
+    SmoothActivations(),
     InputCurvature(),
     SaddleFree(),
     AttackReadings(),

@@ -110,10 +110,6 @@ PRESETS: dict[str, tuple[Block, ...]] = {
             (0, 1, 2),
             Measure(epsilons=(0.05, 0.02)),
         ),
-        *(
-            Block(replace(_C1, activation=name), (128, 256, 512, 1024, 2048), (0, 1, 2), Measure(epsilons=(0.02,)))
-            for name in ("softplus(20)", "elu(1)")
-        ),
     ),
 }
 
@@ -126,7 +122,7 @@ class SpectrumVsBatch(Study):
     title = "Spectrum against batch size"
     revision = 1
     notebook = "01_spectrum_vs_batch"
-    scales = ("digits", "mnist", "small", "paper")
+    scales: ClassVar[tuple[str, ...]] = ("digits", "mnist", "small", "paper")
     budget = 420.0
     parameters: ClassVar = common(
         *("batch_sizes", "seeds", "dataset", "network", "activation", "learning_rate", "momentum", "schedule"),

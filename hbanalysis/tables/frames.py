@@ -1,7 +1,7 @@
 """Rows of trained cells as tidy frames, grouped into families that differ in batch size and seed alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -91,6 +91,15 @@ def families(rows: Iterable[Row]) -> dict[Family, list[Row]]:
         groups.setdefault(family(row), []).append(row)
     order = sorted(groups, key=lambda f: (scale_order(f.scale), f.dataset, f.network, repr(f.setting)))
     return {one: sorted(groups[one], key=_batch_and_seed) for one in order}
+
+
+def families_over(rows: Iterable[Row], setting: str) -> dict[Family, list[Row]]:
+    """Rows by what they share besides batch size, seed and one setting, such as ``activation``; as `families`."""
+    found: dict[Family, list[Row]] = {}
+    for one, group in families(rows).items():
+        shared = tuple(pair for pair in one.setting if pair[0] != setting)
+        found.setdefault(replace(one, setting=shared), []).extend(group)
+    return found
 
 
 def distinct_titles(groups: Iterable[Family]) -> dict[Family, str]:
