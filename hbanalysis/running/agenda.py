@@ -31,7 +31,7 @@ class Group:
         study: Name of the study; None takes every one.
         batch_sizes: Those of the training; empty takes any.
         seeds: Those of the training; empty takes any.
-        activation: Of the network; None takes any.
+        dataset: Name of the data set; None takes any.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Group:
     study: str | None = None
     batch_sizes: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
-    activation: str | None = None
+    dataset: str | None = None
 
     def takes(self, study: str, training: TrainingConfig) -> bool:
         """Tell whether a cell belongs here."""
@@ -48,22 +48,24 @@ class Group:
             and self.study in (None, study)
             and (not self.batch_sizes or training.batch_size in self.batch_sizes)
             and (not self.seeds or training.seed in self.seeds)
-            and self.activation in (None, training.activation)
+            and self.dataset in (None, training.dataset)
         )
 
 
-_FACTORIAL = "learning_rate_factorial"
+_FACTORIAL, _CIFAR = "learning_rate_factorial", "cifar10"
 ORDER = (
     Group("M1 on MNIST: every study, first seed", "M1", seeds=(0,)),
     Group("M1 on MNIST: every study, all seeds", "M1"),
-    Group("C1: batch sizes 32 to 2048", "C1", "spectrum_vs_batch", (32, 128, 512, 2048), activation="relu"),
-    Group("C1: input curvature and robustness", "C1", batch_sizes=(32, 128, 512, 2048), activation="relu"),
+    Group("C1: batch sizes 32 to 2048", "C1", "spectrum_vs_batch", (32, 128, 512, 2048), dataset=_CIFAR),
+    Group("C1: input curvature and robustness", "C1", "input_curvature", (32, 128, 512, 2048)),
+    Group("C1: robustness by batch size", "C1", "robustness_vs_batch", (32, 128, 512, 2048), dataset=_CIFAR),
     Group("C1: learning rate by batch size", "C1", _FACTORIAL),
     Group("C3: adversarial training, first seed", "C3", seeds=(0,)),
     Group("CR: two batch sizes", "CR", batch_sizes=(64, 512)),
-    Group("C1: the other batch sizes", "C1", activation="relu"),
+    Group("C1: the other batch sizes", "C1", "spectrum_vs_batch", dataset=_CIFAR),
     Group("C2", "C2"),
-    Group("C1 with Softplus and ELU", "C1"),
+    Group("C1 with Softplus and ELU", "C1", "smooth_activations"),
+    Group("C1 on SVHN", "C1", dataset="svhn_extra"),
     Group("everything else"),
 )
 

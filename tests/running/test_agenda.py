@@ -29,6 +29,8 @@ def test_the_order_is_what_the_book_lacks_most(plan):
     assert "learning_rate_factorial" in {study for study, _ in plan.groups[0][1]}
     matrix = dict(plan.groups)["C3: adversarial training, first seed"]
     assert {"adversarial_training", "robust_spectrum"} <= {study for study, _ in matrix}
+    svhn = {title for title, cells in plan.groups for _, cell in cells if cell.training.dataset == "svhn_extra"}
+    assert svhn == {"C1 on SVHN"}
 
 
 def test_estimates_follow_the_speed_measured_here(plan):
