@@ -17,6 +17,7 @@ from origins import ANCHOR, FOLDER, label_of
 from sphinx.application import Sphinx
 
 from hbanalysis import store
+from hbanalysis.claims.finding import commands
 from hbanalysis.publishing import replay
 from hbanalysis.store import Row
 from hbanalysis.tables import frames
@@ -37,8 +38,8 @@ _NAMED = (*_TRAINING, "trained", "key")
 # These tell rows of one training apart, and say nothing by themselves.
 _FURTHER = ("scale", "model", "arm")
 _PACED = ("batch_size", "B", "learning_rate", "lr")  # change along a training whose batch grows
-# Tables with these columns tell of cells that have no row.
-_ROWLESS = {"cell", "cells not yet run"}
+# Tables with these columns tell of cells that have no row, or of tables of the paper.
+_ROWLESS = {"cell", "cells not yet run", "in"}
 
 
 def linked(html: str, rows: Sequence[Row], root: str) -> str:
@@ -109,9 +110,13 @@ def rows_of_figure(source: str, pages: Mapping[str, Sequence[Row]]) -> list[Row]
 
 
 def figure_line(rows: Sequence[Row], root: str) -> nodes.paragraph:
-    """Return a line with a link to each row, family by family; of many rows, to the list of the page."""
+    """Return a line with a link to each row, family by family, and the commands that compute them again.
+
+    Of many rows in a family the link leads to the list of the page.
+    """
     line = nodes.paragraph("", "Rows: ", classes=["row-links"])
-    for number, (one, group) in enumerate(frames.families(rows).items()):
+    by_family = frames.families(rows)
+    for number, (one, group) in enumerate(by_family.items()):
         line += nodes.Text(f"{'; ' * bool(number)}{one.title}, {one.scale}: ")
         if len(group) > _MANY:
             line += nodes.reference("", f"{len(group)} rows", refuri=f"#{ANCHOR}", internal=True)
@@ -120,6 +125,8 @@ def figure_line(rows: Sequence[Row], root: str) -> nodes.paragraph:
             link = nodes.reference("", row.key[:4], refuri=f"{root}/{row.study}/{row.key}.json", internal=True)
             link["reftitle"] = f"{label_of(row)}, {row.scale}"
             line += link
+    for number, command in enumerate(commands(rows[0].study, by_family)):
+        line += [nodes.Text(", " if number else ". Again: "), nodes.literal("", command)]
     return line
 
 

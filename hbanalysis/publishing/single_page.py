@@ -26,6 +26,8 @@ body { background: #fff; overflow: visible; }
 .bd-content { display: block; }
 .bd-article { padding: 0; max-width: none; }
 .bd-article h1 { margin-top: 0; font-size: 20pt; }
+.bd-article h2 { font-size: 15pt; }
+.bd-article h3 { font-size: 12.5pt; }
 section.page { break-before: page; }
 h1, h2, h3, h4, dt { break-after: avoid; }
 figure, tr, .admonition-title, mjx-container { break-inside: avoid; }

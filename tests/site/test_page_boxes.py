@@ -158,6 +158,7 @@ def test_lines_of_many_rows_link_to_the_list_of_the_page(extensions):
         table(["scale", "effect"], ["digits", "1"]),
         table(["scale", "cell", "batch_size"], ["digits", "not run", "16"]),
         table(["batch_size"], ["7"]),
+        table(["trained", "in", "FGSM"], ["M1 on MNIST", "table3", "60.37"]),
         "<p>no table</p>",
     ],
 )
@@ -172,7 +173,9 @@ def test_figures_link_to_the_rows_that_they_are_drawn_from(site):
             found = page(site, name).select(f"#{figure} figcaption .row-links a")
             keys = {row.key for row in store.published().rows(study)}
             assert {link["href"] for link in found} == {f"../rows/{study}/{key}.json" for key in keys}
-            assert all(study and link["title"] for link in found)
+            assert all(link["title"] for link in found)
+            said = page(site, name).select_one(f"#{figure} figcaption .row-links").get_text()
+            assert f"hbanalysis run {study} --scale mnist, hbanalysis run {study} --scale digits" in said
     (one,) = page(site, "05_attacks").select("#fig-attack-examples figcaption .row-links a")
     assert "paper" in one["title"]
 
