@@ -13,7 +13,7 @@ COLLECT := --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 30
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope $(COLLECT)
 
 .DEFAULT_GOAL := help
-.PHONY: help book site serve test test-full lint clean
+.PHONY: help book site pdf serve test test-full lint clean
 
 help: ## show this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ book: $(STAMP) ## compute every study here at scale digits and build the site of
 
 site: $(STAMP) ## build the published site from committed notebooks and rows, computing nothing
 	$(BIN)/jupyter-book build . --path-output build -n -W --keep-going
+
+pdf: site ## print the published site into build/hbanalysis.pdf (needs Chromium)
+	$(BIN)/python -m hbanalysis.publishing.pdf build/_build/html build/hbanalysis.pdf
 
 serve: site ## build the published site and open it in a browser (PORT=8000)
 	@(sleep 1; $(BIN)/python -m webbrowser -t http://127.0.0.1:$(PORT)/ >/dev/null 2>&1) &

@@ -1,15 +1,20 @@
 """Directive ``spectrum-explorer``: spectra by batch size, drawn in the page for the data and the set a reader picks."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from docutils import nodes
+from figure_data import FOLDER
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from hbanalysis import store
+from hbanalysis.claims.finding import commands
+from hbanalysis.plots import shown
 from hbanalysis.plots.style import batch_looks
-from hbanalysis.tables import spectra
+from hbanalysis.tables import frames, spectra
 
 STUDY = "spectrum_vs_batch"
 MARK = 'class="spectrum-explorer"'
@@ -29,6 +34,27 @@ def data() -> list[dict[str, Any]]:
     return found
 
 
+def table() -> pd.DataFrame:
+    """Return the same numbers as a table, one line an eigenvalue: mean over seeds and their range."""
+    lines = [
+        {
+            "scale": entry["scale"],
+            "trained": entry["title"],
+            "set": name,
+            "batch_size": line["batch_size"],
+            "rank": rank,
+        }
+        | {"seeds": line["seeds"], "mean": mean, "least": least, "most": most}
+        for entry in spectra.by_family(store.published().rows(STUDY))
+        for name in spectra.SETS
+        for line in entry[name]
+        for rank, (mean, least, most) in enumerate(
+            zip(line["values"], line["least"], line["most"], strict=True), start=1
+        )
+    ]
+    return pd.DataFrame(lines)
+
+
 class SpectrumExplorer(SphinxDirective):
     """The figure; its content is the caption."""
 
@@ -44,7 +70,22 @@ class SpectrumExplorer(SphinxDirective):
             "</div><figcaption>"
         )
         caption = self.parse_content_to_nodes()
-        return [nodes.raw("", opening, format="html"), *caption, nodes.raw("", "</figcaption></figure>", format="html")]
+        closing = nodes.raw("", "</figcaption></figure>", format="html")
+        return [nodes.raw("", opening, format="html"), *caption, self._sources(), closing]
+
+    def _sources(self) -> nodes.paragraph:
+        """Write the numbers as CSV and return the line that says where they are and what computes them again."""
+        page = self.env.docname
+        path = Path(self.env.app.outdir) / FOLDER / page.rpartition("/")[2] / f"{STUDY}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(shown.csv(table()), encoding="utf-8")
+        address = "../" * page.count("/") + path.relative_to(self.env.app.outdir).as_posix()
+        line = nodes.paragraph("", "Data: ", classes=["figure-data"])
+        line += [nodes.reference("", path.name, refuri=address, internal=True), nodes.Text(". Again: ")]
+        groups = frames.families(store.published().rows(STUDY))
+        for number, command in enumerate(commands(STUDY, groups)):
+            line += [nodes.Text(", " * bool(number)), nodes.literal("", command)]
+        return line
 
 
 def setup(app: Sphinx) -> dict[str, object]:

@@ -25,9 +25,9 @@ def set_theme_options(app: Sphinx, config: Config) -> None:
     if options.get("repository_url"):
         options["use_repository_button"] = True
         options["use_issues_button"] = True
-    else:
-        # An empty address would still give every notebook a launch menu, with links that lead nowhere.
-        options["launch_buttons"] = {}
+    # The theme's own launch menu: with an empty address its links lead nowhere, and with one to notebooks that lack
+    # the cell that installs what they need, see `colab`.
+    options["launch_buttons"] = {}
 
 
 def add_scripts(

@@ -1,9 +1,11 @@
-"""Links from the tables of a study's page to the rows that their values were read from.
+"""Links from the tables and figures of a study's page to the rows that their values were read from.
 
 A line of a table names its rows by what stands in it: ``key``, or ``scale``, ``batch_size``, ``seed`` and the like. The
-lines that name some rows of the page get one more cell, with a link to each; the paper's lines get none.
+lines that name some rows of the page get one more cell, with a link to each; the paper's lines get none. A figure is
+drawn by one call of `hbanalysis.plots`, whose argument says from which rows.
 """
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from origins import ANCHOR, FOLDER, label_of
 from sphinx.application import Sphinx
 
 from hbanalysis import store
+from hbanalysis.claims.finding import commands
 from hbanalysis.publishing import replay
 from hbanalysis.store import Row
 from hbanalysis.tables import frames
@@ -35,8 +38,8 @@ _NAMED = (*_TRAINING, "trained", "key")
 # These tell rows of one training apart, and say nothing by themselves.
 _FURTHER = ("scale", "model", "arm")
 _PACED = ("batch_size", "B", "learning_rate", "lr")  # change along a training whose batch grows
-# Tables with these columns tell of cells that have no row.
-_ROWLESS = {"cell", "cells not yet run"}
+# Tables with these columns tell of cells that have no row, or of tables of the paper.
+_ROWLESS = {"cell", "cells not yet run", "in"}
 
 
 def linked(html: str, rows: Sequence[Row], root: str) -> str:
@@ -89,8 +92,46 @@ def facts_of(row: Row, among: Sequence[Row]) -> dict[str, set[str]]:
     return {name: texts for name, texts in facts.items() if "arm" not in facts or name not in _PACED}
 
 
+def rows_of_figure(source: str, pages: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Return the rows that a cell draws: those of ``plots.f(page.rows)``, or the one of ``plots.f(page.rows[0])``.
+
+    Args:
+        source: The cell's code.
+        pages: The rows of each page by the name of its variable, in the page's order.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("plots.") or not node.args:
+            continue
+        said = re.fullmatch(r"(\w+)\.rows(?:\[(\d+)\])?", ast.unparse(node.args[0]))
+        if said and said[1] in pages:
+            rows = list(pages[said[1]])
+            return rows if said[2] is None else rows[int(said[2]) :][:1]
+    return []
+
+
+def figure_line(rows: Sequence[Row], root: str) -> nodes.paragraph:
+    """Return a line with a link to each row, family by family, and the commands that compute them again.
+
+    Of many rows in a family the link leads to the list of the page.
+    """
+    line = nodes.paragraph("", "Rows: ", classes=["row-links"])
+    by_family = frames.families(rows)
+    for number, (one, group) in enumerate(by_family.items()):
+        line += nodes.Text(f"{'; ' * bool(number)}{one.title}, {one.scale}: ")
+        if len(group) > _MANY:
+            line += nodes.reference("", f"{len(group)} rows", refuri=f"#{ANCHOR}", internal=True)
+        for place, row in enumerate(group if len(group) <= _MANY else ()):
+            line += nodes.Text(" " * bool(place))
+            link = nodes.reference("", row.key[:4], refuri=f"{root}/{row.study}/{row.key}.json", internal=True)
+            link["reftitle"] = f"{label_of(row)}, {row.scale}"
+            line += link
+    for number, command in enumerate(commands(rows[0].study, by_family)):
+        line += [nodes.Text(", " if number else ". Again: "), nodes.literal("", command)]
+    return line
+
+
 def add_links(app: Sphinx, doctree: nodes.document) -> None:
-    """Add the links to all tables of a notebook's page."""
+    """Add the links to all tables and figures of a notebook's page."""
     docname = app.env.docname
     source = Path(app.env.doc2path(docname))
     if source.suffix != ".ipynb":
@@ -98,7 +139,11 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     notebook = nbformat.read(source, as_version=4)
     shown = replay.studies_shown(notebook)
     root = "../" * docname.count("/") + FOLDER
-    rows = {variable: store.published().rows(study) for variable, study in shown.items()}
+    # In the order of the page, see `hbanalysis.publishing.pages`.
+    rows = {
+        variable: [row for group in frames.families(store.published().rows(study)).values() for row in group]
+        for variable, study in shown.items()
+    }
     for cell in doctree.findall(lambda node: isinstance(node, nodes.container) and "cell_index" in node):
         text = notebook.cells[cell["cell_index"]].source
         used = [row for variable in shown if re.search(rf"\b{variable}\b", text) for row in rows[variable]]
@@ -106,6 +151,9 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
             # Cells that show a frame made earlier do not name the page it came from.
             of_cell = used or [row for some in rows.values() for row in some]
             table.replace_self(nodes.raw("", linked(table.astext(), of_cell, root), format="html"))
+        for legend in [node for figure in cell.findall(nodes.figure) for node in figure.findall(nodes.legend)]:
+            if drawn := rows_of_figure(text, rows):
+                legend += figure_line(drawn, root)
 
 
 def _links(soup: BeautifulSoup, rows: Sequence[Row], root: str) -> Tag:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hbanalysis.errors import InputError
 from hbanalysis.lineup import ATTACKS
-from hbanalysis.plots.style import grid, house_style, legend, line_key
+from hbanalysis.plots.style import STACKED, STACKED_WIDTH, grid, house_style, is_stacked, legend, line_key
 from hbanalysis.store import Row
 from hbanalysis.store.pictures import decoded
 from hbanalysis.tables.frames import families
@@ -102,11 +102,12 @@ def lines_between(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     if not groups:
         raise InputError("There is no row to draw. Compute the study first: `hbanalysis run adversarial_training`.")
     house_style()
-    figure = plt.figure(figsize=(6.8, 4.9 * len(groups)), layout="constrained")
+    shape, size, label = ((3, 2), (STACKED_WIDTH, 6.0), STACKED) if is_stacked() else ((2, 3), (6.8, 4.9), "")
+    figure = plt.figure(figsize=(size[0], size[1] * len(groups)), layout="constrained", label=label)
     data = []
     for (one, group), part in zip(groups.items(), figure.subfigures(len(groups), 1, squeeze=False)[:, 0], strict=True):
         part.suptitle(f"{one.title}\n{one.scale_label}", fontsize=13, fontweight="bold")
-        panels = part.subplots(2, 3, sharex=True, sharey=True).ravel()
+        panels = part.subplots(*shape, sharex=True, sharey=True).ravel()
         for attack, panel in zip(ATTACKS, panels, strict=False):
             for row in group:
                 curves = row.values["lines"][attack]
@@ -120,7 +121,7 @@ def lines_between(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
             for a in (0, 1):
                 panel.axvline(a, color="0.6", linewidth=1)
         panels[-1].set_visible(False)
-        panels[-4].tick_params(labelbottom=True)  # the panel above the empty place
+        panels[-1 - shape[1]].tick_params(labelbottom=True)  # the panel above the empty place
         part.supxlabel("a: 0 is the original model, 1 the robust one", fontsize=12)
         part.supylabel("cross-entropy", fontsize=12)
     names = {"loss_train": "training set", "loss_test": "test set", "loss_attacked": "attacked test set"}

@@ -1,7 +1,9 @@
 """The house style: what every figure of the book has in common."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +21,15 @@ from hbanalysis.tables.frames import Family, distinct_titles
 # Wide enough for two panels, with type that is still legible when a phone shows the page 360 px wide.
 PANEL_WIDTH = 3.6
 PANEL_HEIGHT = 3.5
+# Panels below one another: as wide as a phone, so that type keeps its size there.
+STACKED_WIDTH = 4.4
+STACKED_HEIGHT = 2.9
+_LETTERS = 34  # of two labels beside one another
+STACKED = "stacked"  # label of a figure drawn so
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 # The light end of viridis is too pale for a line on white.
 _LIGHTEST = 0.82
+_stacked: ContextVar[bool] = ContextVar("stacked", default=False)
 
 
 @dataclass(frozen=True)
@@ -97,19 +105,49 @@ def grid(
     if not families:
         raise InputError("There is no measured row to draw. Compute the study first: `hbanalysis run STUDY`.")
     house_style()
-    width, height = PANEL_WIDTH * max(len(columns), 1.55), (PANEL_HEIGHT + 0.55) * len(families)
-    figure = plt.figure(figsize=(width, height), layout="constrained")
+    below = is_stacked() and len(columns) > 1
+    if below:
+        width, height = STACKED_WIDTH, (STACKED_HEIGHT * len(columns) + 0.55) * len(families) + 0.8
+    else:
+        width, height = PANEL_WIDTH * max(len(columns), 1.55), (PANEL_HEIGHT + 0.55) * len(families)
+    figure = plt.figure(figsize=(width, height), layout="constrained", label=STACKED if below else "")
     titles = distinct_titles(families)
     axes: dict[tuple[Family, str], Axes] = {}
     parts = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
     for one, part in zip(families, parts, strict=True):
-        part.suptitle(f"{titles[one]}\n{one.scale_label}", fontsize=13, fontweight="bold")
-        panels = part.subplots(1, len(columns), squeeze=False, sharey=share_y)[0]
+        part.suptitle(f"{titles[one]}\n{one.scale_label}", fontsize=12 if below else 13, fontweight="bold")
+        if below:
+            panels = part.subplots(len(columns), 1, squeeze=False, sharey=bool(share_y))[:, 0]
+        else:
+            panels = part.subplots(1, len(columns), squeeze=False, sharey=share_y)[0]
         for name, panel in zip(columns, panels, strict=True):
             if len(columns) > 1:
                 panel.set_title(name)
             axes[one, name] = panel
     return figure, axes
+
+
+@contextlib.contextmanager
+def stacked() -> Iterator[None]:
+    """Let figures that are drawn inside have their panels below one another, for a screen a hand wide.
+
+    Example:
+        >>> with stacked():
+        ...     is_stacked()
+        True
+        >>> is_stacked()
+        False
+    """
+    token = _stacked.set(True)
+    try:
+        yield
+    finally:
+        _stacked.reset(token)
+
+
+def is_stacked() -> bool:
+    """Whether panels go below one another here, see `stacked`."""
+    return _stacked.get()
 
 
 def legend(
@@ -124,7 +162,7 @@ def legend(
         handles=handles,
         title=title,
         loc="outside lower center",
-        ncols=min(len(handles), 3 if figure.get_figwidth() > 6.5 else 2),
+        ncols=min(len(handles), _legend_columns(figure, [str(handle.get_label()) for handle in handles])),
         columnspacing=1.2,
         handletextpad=0.5,
     )
@@ -152,6 +190,12 @@ def remark(axes: Axes, text: str) -> None:
 def line_key(label: str, **style: Any) -> Line2D:
     """A grey legend entry that explains a line style or marker."""
     return Line2D([], [], **{"color": "0.35", "label": label, **style})
+
+
+def _legend_columns(figure: Figure, labels: Sequence[str]) -> int:
+    if figure.get_label() == STACKED:
+        return 2 if sum(sorted(map(len, labels))[-2:]) <= _LETTERS else 1
+    return 3 if figure.get_figwidth() > 6.5 else 2
 
 
 def _looks(count: int) -> list[Look]:

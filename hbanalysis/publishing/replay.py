@@ -17,6 +17,8 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from hbanalysis.errors import InputError
+from hbanalysis.plots import narrow
+from hbanalysis.plots.style import stacked
 
 PREFIX = "data_"
 _STARTS = "start"
@@ -30,10 +32,12 @@ class Replay:
     Attributes:
         frames: The data of each figure by the figure's name, in the order of the page.
         stale: The lines of digests that the notebook shows and its rows no longer give.
+        narrow: The figures that have a form for narrow screens, as PNG, by name, if these were asked for.
     """
 
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
+    narrow: dict[str, bytes] = field(default_factory=dict)
 
 
 def studies_shown(notebook: NotebookNode) -> dict[str, str]:
@@ -65,11 +69,12 @@ def figure_name(cell: NotebookNode) -> str:
     return str(cell.metadata.get("mystnb", {}).get("figure", {}).get("name", ""))
 
 
-def replay(notebook: NotebookNode) -> Replay:
+def replay(notebook: NotebookNode, *, draw: bool = False) -> Replay:
     """Make the data of a study notebook's figures again.
 
     Args:
         notebook: A notebook that shows rows of studies, with its outputs.
+        draw: Draw its figures as well, in the form for narrow screens, which the notebook does not hold.
 
     Returns:
         The frames by figure, and what does not agree with the notebook's outputs. A figure whose cell sets no
@@ -88,13 +93,17 @@ def replay(notebook: NotebookNode) -> Replay:
             tree = ast.parse(cell.source)
             names = _names_set(tree)
             whole = names or "parameters" in cell.metadata.get("tags", []) or _calls(tree, _STARTS, _DIGEST)
-            said = _run(tree if whole else _imports(tree), namespace)
+            with stacked():
+                said = _run(tree if whole else _imports(tree), namespace)
+            pictures = [narrow.picture(plt.figure(number)) for number in plt.get_fignums() if draw]
             plt.close("all")
             if _calls(tree, _DIGEST):
                 result.stale += sorted(set(_printed(cell).splitlines()) - set(said.splitlines()))
             frames = [namespace[name] for name in names if isinstance(namespace.get(name), pd.DataFrame)]
             if (name := figure_name(cell)) and len(frames) == 1:
                 result.frames[name] = frames[0]
+                if picture := next(filter(None, pictures), None):
+                    result.narrow[name] = picture
     return result
 
 

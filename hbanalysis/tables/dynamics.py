@@ -127,29 +127,46 @@ def at_losses(rows: Sequence[Row]) -> pd.DataFrame:
 def compared(rows: Sequence[Row]) -> pd.DataFrame:
     """Return lambda1 of each larger batch over that of the smallest: at equal loss, at equal epochs, at equal steps.
 
-    One line a family, batch size and place; geometric means over the seeds that have both. Epochs and steps are the
-    last that both trainings have, and log lambda1 is interpolated between measured states.
+    One line a family, batch size and place; geometric means over the seeds that have both, see `held_equal`.
     """
     lines = []
     for one, group in groups(plain(rows)).items():
-        cells = {(r.config["training"]["batch_size"], r.config["training"]["seed"]): r for r in group}
-        sizes = sorted({size for size, _ in cells})
-        for size in sizes[1:]:
-            pairs = [(cells[sizes[0], s], r) for (b, s), r in cells.items() if b == size and (sizes[0], s) in cells]
-            if not pairs:
-                continue
-            place = {"scale": one.scale, "trained": one.title, "batch sizes": f"{size} over {sizes[0]}"}
-            for threshold in thresholds([row for pair in pairs for row in pair]):
-                ratios = [_at_loss(large, threshold) / _at_loss(small, threshold) for small, large in pairs]
-                lines.append(place | _line(f"loss {threshold:g}", ratios))
-            for unit in ("epoch", "step"):
-                ends = [min(pair[0].values["course"][-1][unit], pair[1].values["course"][-1][unit]) for pair in pairs]
-                ratios = [
-                    _interpolated(large, unit, end) / _interpolated(small, unit, end)
-                    for (small, large), end in zip(pairs, ends, strict=True)
-                ]
-                lines.append(place | _line(f"{unit} {np.mean(ends):.4g}", ratios))
+        for (size, smallest), places in held_equal(group).items():
+            place = {"scale": one.scale, "trained": one.title, "batch sizes": f"{size} over {smallest}"}
+            lines += [place | _line(name, ratios) for name, ratios in places.items()]
     return pd.DataFrame(lines)
+
+
+def held_equal(group: Sequence[Row]) -> dict[tuple[int, int], dict[str, list[float]]]:
+    """Return lambda1 of each larger batch over that of the smallest, one a seed, by what is equal, such as a loss.
+
+    Epochs and steps are the last that both trainings have, and log lambda1 is interpolated between measured states.
+
+    Args:
+        group: Rows of plain trainings of one family.
+
+    Returns:
+        For each pair of batch sizes, larger first, the ratios by place: ``"loss 0.001"``, ``"epoch 12"``, ``"step 9"``.
+    """
+    found: dict[tuple[int, int], dict[str, list[float]]] = {}
+    cells = {(r.config["training"]["batch_size"], r.config["training"]["seed"]): r for r in group}
+    sizes = sorted({size for size, _ in cells})
+    for size in sizes[1:]:
+        pairs = [(cells[sizes[0], s], r) for (b, s), r in cells.items() if b == size and (sizes[0], s) in cells]
+        if not pairs:
+            continue
+        places = found[size, sizes[0]] = {}
+        for threshold in thresholds([row for pair in pairs for row in pair]):
+            places[f"loss {threshold:g}"] = [
+                _at_loss(large, threshold) / _at_loss(small, threshold) for small, large in pairs
+            ]
+        for unit in ("epoch", "step"):
+            ends = [min(pair[0].values["course"][-1][unit], pair[1].values["course"][-1][unit]) for pair in pairs]
+            places[f"{unit} {np.mean(ends):.4g}"] = [
+                _interpolated(large, unit, end) / _interpolated(small, unit, end)
+                for (small, large), end in zip(pairs, ends, strict=True)
+            ]
+    return found
 
 
 def along_each(rows: Sequence[Row]) -> pd.DataFrame:

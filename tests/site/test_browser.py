@@ -170,6 +170,19 @@ def test_on_a_phone_a_surface_waits_to_be_asked_for(visit):
     assert page.evaluate("typeof Plotly") == "undefined"
 
 
+@pytest.mark.parametrize(("size", "folder"), [(DESKTOP, "/_images/"), (PHONE, "/narrow/")], ids=["desktop", "phone"])
+def test_figures_of_several_panels_have_a_form_for_phones(visit, size, folder):
+    page = visit("notebooks/07_training_dynamics.html", size)
+    for name in ("fig-course", "fig-sharpness", "fig-beside"):
+        image = page.locator(f"#{name} img")
+        image.scroll_into_view_if_needed()
+        assert folder in image.evaluate("image => image.currentSrc")
+        shape = image.evaluate("image => [image.naturalWidth, image.naturalHeight, image.clientWidth]")
+        assert (shape[0] < shape[1]) is (size == PHONE)
+        if size == PHONE:
+            assert shape[2] > 320  # as wide as the page, so that 13 points stay 13
+
+
 def test_no_other_page_loads_the_script_of_surfaces(site):
     with_script = [path.name for path in site.rglob("*.html") if "loss-surface.js" in path.read_text(encoding="utf-8")]
     assert with_script == ["08_landscapes.html"]

@@ -14,7 +14,7 @@ from docutils import nodes
 from hbanalysis import store
 from hbanalysis.publishing import notebooks, replay
 
-SITE_LIMIT = 25e6
+SITE_LIMIT, PAGE_LIMIT = 25e6, 1.5e6
 STUDY, PAGE = "learning_rate_factorial", "13_learning_rate_or_batch_size"
 
 
@@ -89,3 +89,31 @@ def test_a_figure_without_data_is_warned_of(figure_data, warnings, tmp_path):
 
 def test_the_site_stays_small(site):
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < SITE_LIMIT
+
+
+def test_no_page_is_heavy(site):
+    """What a page loads beside the style sheets and scripts that all pages share; of two forms of a picture, both."""
+    weights = {}
+    for path in site.rglob("*.html"):
+        page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        addresses = [image["src"] for image in page.select("img[src]")]
+        addresses += [source["srcset"] for source in page.select("source[srcset]")]
+        files = {(path.parent / address).resolve() for address in addresses if "://" not in address}
+        weights[path.name] = path.stat().st_size + sum(file.stat().st_size for file in files if file.is_file())
+    assert {name: weight for name, weight in weights.items() if weight > PAGE_LIMIT} == {}
+    assert max(weights.values()) > 2e5  # so that something was counted
+
+
+def test_the_numbers_of_the_front_pages_spectra_are_there_to_load(site):
+    page = BeautifulSoup((site / "book" / "intro.html").read_text(encoding="utf-8"), "html.parser")
+    figure = page.select_one("figure.spectrum-explorer")
+    (link,) = figure.select("figcaption .figure-data a")
+    data = pd.read_csv(site / "book" / link["href"])
+    (row,) = [
+        row
+        for row in store.published().rows("spectrum_vs_batch")
+        if (row.config["training"]["batch_size"], row.config["training"]["dataset"]) == (1024, "mnist")
+    ]
+    spectrum = data[(data["batch_size"] == 1024) & (data["set"] == "train")]
+    assert spectrum["mean"].tolist() == pytest.approx(row.values["at_target"]["spectrum_train"], rel=1e-4)
+    assert "hbanalysis run spectrum_vs_batch --scale digits" in figure.get_text()

@@ -158,11 +158,35 @@ def test_lines_of_many_rows_link_to_the_list_of_the_page(extensions):
         table(["scale", "effect"], ["digits", "1"]),
         table(["scale", "cell", "batch_size"], ["digits", "not run", "16"]),
         table(["batch_size"], ["7"]),
+        table(["trained", "in", "FGSM"], ["M1 on MNIST", "table3", "60.37"]),
         "<p>no table</p>",
     ],
 )
 def test_a_table_that_names_no_rows_stays_as_it_is(extensions, html):
     assert extensions["row_links"].linked(html, store.published().rows("spectrum_vs_batch"), ".") == html
+
+
+def test_figures_link_to_the_rows_that_they_are_drawn_from(site):
+    for name, figures in (("06_adversarial_training", ("fig-static", "fig-white")), ("05_attacks", ("fig-cg-sweep",))):
+        study = next(iter(shown(name)))
+        for figure in figures:
+            found = page(site, name).select(f"#{figure} figcaption .row-links a")
+            keys = {row.key for row in store.published().rows(study)}
+            assert {link["href"] for link in found} == {f"../rows/{study}/{key}.json" for key in keys}
+            assert all(link["title"] for link in found)
+            said = page(site, name).select_one(f"#{figure} figcaption .row-links").get_text()
+            assert f"hbanalysis run {study} --scale mnist, hbanalysis run {study} --scale digits" in said
+    (one,) = page(site, "05_attacks").select("#fig-attack-examples figcaption .row-links a")
+    assert "paper" in one["title"]
+
+
+def test_the_rows_of_a_figure_are_those_that_it_is_given(extensions):
+    rows = store.published().rows("spectrum_vs_batch")
+    of = extensions["row_links"].rows_of_figure
+    assert of("fig, data = plots.spectra(page.rows)", {"page": rows}) == rows
+    assert of("fig, data = plots.f(page.rows[1])", {"page": rows}) == rows[1:2]
+    assert of("fig, data = plots.f(other.rows)", {"page": rows}) == []
+    assert of("frames.table(page.rows)", {"page": rows}) == []
 
 
 def test_every_row_is_on_the_site_and_pages_link_to_those_of_their_own_studies(site):

@@ -1,0 +1,57 @@
+"""The form of a figure for narrow screens: panels below one another, the same data, no name lost."""
+
+import io
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hbanalysis import plots, store
+from hbanalysis.plots import narrow
+from hbanalysis.plots.style import STACKED_WIDTH, stacked
+
+
+def columns_of(figure) -> int:
+    figure.canvas.draw()
+    return len({round(panel.get_position().x0, 2) for part in figure.subfigs for panel in part.axes})
+
+
+@pytest.mark.parametrize(
+    ("draw", "study"),
+    [
+        (plots.curvature_course, "training_dynamics"),
+        (plots.spectra, "spectrum_vs_batch"),
+        (plots.rate_over_batch, "learning_rate_factorial"),
+    ],
+)
+def test_panels_stand_below_one_another_with_the_same_data(draw, study):
+    rows = store.published().rows(study)
+    wide, data = draw(rows)
+    with stacked():
+        figure, again = draw(rows)
+    pd.testing.assert_frame_equal(data, again)
+    assert narrow.picture(wide) is None
+    picture = narrow.picture(figure)
+    with Image.open(io.BytesIO(picture)) as opened:
+        assert opened.width < opened.height
+        assert opened.width == round(144 * STACKED_WIDTH)
+    panels = [panel for part in figure.subfigs for panel in part.axes]
+    assert len(panels) == len([panel for part in wide.subfigs for panel in part.axes])
+    assert columns_of(figure) < columns_of(wide)
+    assert all(panel.get_ylabel() for panel in panels)
+    shown = {panel.get_xlabel() for panel in panels}
+    assert shown == {panel.get_xlabel() for part in wide.subfigs for panel in part.axes}
+
+
+def test_a_figure_of_one_panel_has_one_form():
+    with stacked():
+        figure, _ = plots.lambda1_vs_batch(store.published().rows("spectrum_vs_batch"))
+    assert narrow.picture(figure) is None
+
+
+def test_a_long_name_takes_two_lines():
+    with stacked():
+        figure, _ = plots.input_spectra(store.published().rows("input_curvature"))
+    narrow.picture(figure)
+    names = {panel.get_ylabel() for part in figure.subfigs for panel in part.axes}
+    assert names == {"eigenvalue, median\nover samples"}
