@@ -4,6 +4,7 @@ The layers follow the authors' public code where it exists and the networks that
 counts are tests. No dropout, as the paper says.
 """
 
+import math
 import re
 from collections.abc import Callable
 
@@ -19,18 +20,20 @@ def activation(name: str) -> Activation:
     """Return the maker of an activation: ``relu``, ``softplus(beta)`` or ``elu(alpha)``.
 
     Raises:
-        InputError: The name is not of one of these three forms.
+        InputError: The name is not of one of these three forms, or its number is not positive and finite.
 
     Example:
         >>> activation("softplus(20)")()
         Softplus(beta=20.0, threshold=20.0)
     """
-    match = re.fullmatch(r"(relu)|(softplus|elu)\((\d+(?:\.\d+)?)\)", name)
+    match = re.fullmatch(r"(relu)|(softplus|elu)\((\d+(?:\.\d+)?)\)", name, re.ASCII)
     if match is None:
         raise InputError(f"Unknown activation {name!r}. Use 'relu', 'softplus(20)' or 'elu(1)'.")
     if match[1]:
         return nn.ReLU
     number = float(match[3])
+    if not 0 < number < math.inf:
+        raise InputError(f"The parameter of an activation must be positive and finite; given {name!r}.")
     return (lambda: nn.Softplus(number)) if match[2] == "softplus" else (lambda: nn.ELU(number))
 
 

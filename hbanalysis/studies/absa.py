@@ -196,7 +196,7 @@ class Absa(Study):
         "patience": Parameter(int, "Epochs after which they grow anyway."),
         "share": Parameter(float, "Share of attacked images at the start, in [0, 1]."),
         "train_epsilon": Parameter(float, "FGSM size of the attacked images in units of [0, 1]."),
-        "warm_up": Parameter(int, "Epochs of warm-up of the large batch."),
+        "warm_up": Parameter(int, "Epochs of warm-up of the large batch.", least=0),
         "hessian_samples": Parameter(int, "Samples of the Hessian that is watched."),
         "epsilon": Parameter(float, "Size of FGSM and PGD at the end, in units of [0, 1]."),
     }

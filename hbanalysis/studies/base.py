@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hbanalysis.errors import unknown_name
+from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.store import Row, Store, finite, row_key
 from hbanalysis.studies.cell_run import CellProgress, CellRun, Trained
 from hbanalysis.studies.cells import as_data, from_data
@@ -49,7 +49,8 @@ class Study(ABC):
             overrides: Parameters by name; ``None`` leaves the preset's value.
 
         Raises:
-            InputError: Unknown scale or parameter, wrong type, or a value out of range.
+            InputError: Unknown scale or parameter, wrong type, a value out of range, or values that no cell of the
+                preset has; the message names the parameter.
         """
         if scale not in (*self.scales, PRIVATE_SCALE):
             raise unknown_name("scale", scale, self.scales)
@@ -59,7 +60,17 @@ class Study(ABC):
                 raise unknown_name(f"parameter of {self.name}", name, self.parameters)
             if value is not None:
                 chosen[name] = self.parameters[name].checked(name, value)
-        return self._cells(scale, chosen)
+        try:
+            found = self._cells(scale, chosen)
+        except InputError as error:
+            if any(name in str(error) for name in chosen):
+                raise
+            raise InputError(f"{error} It comes from {_listed(chosen)}.") from error
+        if chosen and not found:
+            raise InputError(
+                f"No cell of {self.name} at scale {scale!r} has {_listed(chosen)}; leave some of them out."
+            )
+        return found
 
     def key(self, cell: Cell) -> str:
         """Return the key of a cell's row."""
@@ -79,6 +90,10 @@ class Study(ABC):
     @abstractmethod
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         """Return what the row of a cell holds, and the training that it is about."""
+
+    def values(self, cell: Cell, run: CellRun) -> dict[str, Any]:
+        """Return what the row of a cell holds, computed by a run of the caller's, and write no row."""
+        return finite(self._values(cell, run)[0])
 
     def config(self, cell: Cell) -> dict[str, Any]:
         """Return the configuration of a cell as JSON data."""
@@ -142,3 +157,7 @@ class Study(ABC):
         store.put(row)
         run.work.discard()
         return row
+
+
+def _listed(chosen: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={list(value) if isinstance(value, tuple) else value!r}" for name, value in chosen.items())

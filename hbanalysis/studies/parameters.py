@@ -1,9 +1,12 @@
 """Values of a preset that a user may replace: their types, checks and help."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from hbanalysis.errors import InputError
+
+_LARGEST = 1 << 1023  # whole numbers from here on may have no float
 
 
 @dataclass(frozen=True)
@@ -13,10 +16,12 @@ class Parameter:
     Attributes:
         type: ``int``, ``float``, ``str`` or ``list[int]`` and the like.
         help: What it is, units and range, in one line.
+        least: Smallest whole number allowed.
     """
 
     type: Any
     help: str
+    least: int = 1
 
     @property
     def type_name(self) -> str:
@@ -31,7 +36,8 @@ class Parameter:
         """Return ``value`` if it has the type (an int passes for a float), a list as a tuple.
 
         Raises:
-            InputError: Wrong type; says what was given and what is allowed.
+            InputError: Wrong type, a number that is not finite, or a whole number that is too small; says what was
+                given and what is allowed.
         """
         item = self._item
         if item is None:
@@ -42,9 +48,13 @@ class Parameter:
 
     def _one(self, name: str, value: object, kind: type) -> Any:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            value = float(value) if abs(value) < _LARGEST else math.inf
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise InputError(f"{name} must be {self.type_name}; given {value!r} ({type(value).__name__}). {self.help}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} must be a finite number; given {value!r}. {self.help}")
+        if kind is int and isinstance(value, int) and value < self.least:
+            raise InputError(f"{name} must be at least {self.least}; given {value!r}. {self.help}")
         return value
 
 
@@ -63,7 +73,7 @@ _COMMON = {
     "reading": Parameter(str, "H1 or H2: how the paper's attacks are read."),
     "robust_epochs": Parameter(int, "Additional epochs with attacked images."),
     "schedule": Parameter(str, "constant, step(5, 0.5) or milestones(0.2, 30, 60)."),
-    "seeds": Parameter(list[int], "Seeds of initialisation and order."),
+    "seeds": Parameter(list[int], "Seeds of initialisation and order, at least 0.", least=0),
     "target_loss": Parameter(float, "Mean training loss that ends a training."),
     "test_samples": Parameter(int, "The first n test samples."),
     "tolerance": Parameter(float, "Relative error allowed for each eigenvalue."),

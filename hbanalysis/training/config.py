@@ -1,5 +1,6 @@
 """What decides a training: its configuration and the name of its checkpoints."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,6 +12,7 @@ from hbanalysis.errors import InputError, require, unknown_name
 from hbanalysis.files import digest
 from hbanalysis.training.schedules import learning_rate
 
+_SEEDS = 1 << 32  # the seed of an epoch's order is a multiple of the training's and must fit PyTorch's 64 bits
 REVISION = 1  # raised when a change in the training changes what a configuration means
 
 
@@ -22,7 +24,7 @@ class TrainingConfig:
         dataset: Name of the data set.
         network: ``C1``, ``C2``, ``C3``, ``M1`` or ``CR``.
         batch_size: Samples a step; the last step of an epoch takes what is left.
-        seed: Seed of initialisation and order.
+        seed: Seed of initialisation and order, in 0..2^32 - 1.
         train_samples: The first n training samples; ``None`` takes all.
         activation: See `hbanalysis.networks.activation`.
         learning_rate: Initial learning rate.
@@ -60,10 +62,15 @@ class TrainingConfig:
             1 <= self.batch_size <= size,
             f"batch_size must lie in 1..{size} (the training set); given {self.batch_size}.",
         )
-        require(self.learning_rate > 0, f"learning_rate must be positive; given {self.learning_rate}.")
+        require(
+            0 < self.learning_rate < math.inf, f"learning_rate must be positive and finite; given {self.learning_rate}."
+        )
+        require(0 <= self.seed < _SEEDS, f"seed must lie in 0..{_SEEDS - 1}; given {self.seed}.")
         require(0 <= self.momentum < 1, f"momentum must lie in [0, 1); given {self.momentum}.")
         given = self.target_loss
-        require(given is None or given > 0, f"target_loss must be positive; given {given}.")
+        require(given is None or 0 < given < math.inf, f"target_loss must be positive and finite; given {given}.")
+        ghosts = self.ghost_batch
+        require(ghosts is None or ghosts >= 1, f"ghost_batch must be at least 1; given {ghosts}.")
         require(self.max_epochs >= 1, f"max_epochs must be at least 1; given {self.max_epochs}.")
         if self.precision not in ("float32", "bfloat16"):
             raise unknown_name("precision", self.precision, ("float32", "bfloat16"))

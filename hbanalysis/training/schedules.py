@@ -1,9 +1,12 @@
 """Learning-rate schedules by name, as functions of the epoch."""
 
+import math
 import re
 from bisect import bisect_right
 
 from hbanalysis.errors import InputError
+
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 
 
 def learning_rate(schedule: str, initial: float, epoch: int) -> float:
@@ -16,7 +19,7 @@ def learning_rate(schedule: str, initial: float, epoch: int) -> float:
         epoch: The epoch, at least 0.
 
     Raises:
-        InputError: The schedule is of none of these forms.
+        InputError: The schedule is of none of these forms, or its factor lies outside (0, 1].
 
     Example:
         >>> [learning_rate("step(5, 0.5)", 0.01, epoch) for epoch in (0, 4, 5, 10)]
@@ -24,12 +27,15 @@ def learning_rate(schedule: str, initial: float, epoch: int) -> float:
     """
     if schedule == "constant":
         return initial
-    match = re.fullmatch(r"(step|milestones)\(\s*([\d.]+(?:\s*,\s*[\d.]+)+)\s*\)", schedule)
+    match = re.fullmatch(rf"(step|milestones)\(\s*((?:{_NUMBER})(?:\s*,\s*(?:{_NUMBER}))+)\s*\)", schedule, re.ASCII)
     if match is None:
         raise InputError(f"Unknown schedule {schedule!r}. Use 'constant', 'step(5, 0.5)' or 'milestones(0.2, 30, 60)'.")
     numbers = [float(number) for number in match[2].split(",")]
+    factor = numbers[1 if match[1] == "step" else 0]
+    if not 0 < factor <= 1:
+        raise InputError(f"The factor of a schedule must lie in (0, 1]; given {factor:g} in {schedule!r}.")
     if match[1] == "step":
-        if len(numbers) != 2 or numbers[0] < 1:
+        if len(numbers) != 2 or not 1 <= numbers[0] < math.inf:
             raise InputError(
                 f"step(every, factor) takes a number of epochs of at least 1 and a factor; given {schedule!r}."
             )

@@ -135,7 +135,7 @@ def test_images_keep_their_values_to_a_step():
         (lambda: ROBUST.cells("digits", reading="H3"), "H1"),
         (lambda: ROBUST.cells("digits", eps_inf=-0.1), "eps_inf must lie in"),
         (lambda: ROBUST.cells("digits", robust_epochs=0), "robust_epochs must be at least 1"),
-        (lambda: READINGS.cells("digits", iterations=[0]), "iterations must be numbers of at least 1"),
+        (lambda: READINGS.cells("digits", iterations=[0]), "iterations must be at least 1"),
         (lambda: READINGS.cells("digits", eps=[0.1]), "eps_2"),
     ],
 )
