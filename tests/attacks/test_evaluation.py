@@ -108,6 +108,16 @@ def test_a_distance_beyond_the_upper_end_is_infinite():
     assert len(empty.eps) == 0
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("norm", "diameter"), [("inf", 2.0), ("2", 2.0 * math.sqrt(3))])
+def test_the_largest_size_is_the_diameter_of_the_box(norm, diameter, count):
+    constant = nn.Sequential(linear(torch.zeros(2, 3), [1.0, 0.0]))
+    x, y = torch.rand(count, 3, dtype=torch.float64), torch.zeros(count).long()
+    found = attacks.minimal_distance(constant, x, y, norm=norm, clip=(-1.0, 1.0))
+    assert found.upper == pytest.approx(diameter, rel=1e-12)
+    assert found.failed.tolist() == pytest.approx([diameter] * count)
+
+
 def test_a_distance_does_not_depend_on_the_batch():
     model, x, y = digits(samples=30)
     whole = attacks.minimal_distance(model, x, y, norm="2")
@@ -140,6 +150,19 @@ def test_variants_of_a_reading():
     chosen = variant.attacks(0.1, 0.5, softmax="plain", batch_size=13)
     assert torch.allclose(chosen["FHSM"](model, x, y), chosen["FGSM"](model, x, y), atol=1e-12)
     assert torch.equal(chosen["FGSM-10"](model, x, y), chosen["FGSM"](model, x, y).clamp(0, 1))
+
+
+def test_every_attack_of_a_reading_takes_its_softmax():
+    """On logits that are far too large the plain gradient is zero, and only the exact one attacks."""
+    model, x, y = digits(torch.float32, samples=20)
+    sure = nn.Sequential(model, linear(3e3 * torch.eye(10), dtype=torch.float32))
+    right = attacks.still_correct(sure, x, y)
+    x, y = x[right], y[right]
+    for reading in attacks.READINGS.values():
+        plain, exact = (reading.attacks(0.05, 0.2, softmax=softmax) for softmax in ("plain", "relative"))
+        for name in plain:
+            moved = [(chosen[name](sure, x, y) != x).flatten(1).any(1) for chosen in (plain, exact)]
+            assert moved[1].all() and moved[0].sum() <= 2, name
 
 
 def test_the_paper_s_order_of_strength_on_a_trained_net():

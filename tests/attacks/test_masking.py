@@ -106,6 +106,35 @@ def test_shares_in_closed_form():
     assert report.clean == 1.0
 
 
+def test_the_first_run_starts_at_the_image():
+    model, x, y = digits(torch.float32, samples=120)
+    report = report_of(steps=2, restarts=1)
+
+    def share(**start):
+        found = attacks.pgd(model, x, y, 0.05, steps=2, loss="margin", **start)
+        return attacks.still_correct(model, found, y).sum().item() / 120
+
+    assert report.pgd == share(random_start=False) != share(random_start=True, seed=0)
+
+
+def test_what_one_batch_shows_is_not_forgotten_in_the_next():
+    """Batches of 50, 50 and 20: noise in the first ones only, probabilities in the last one only."""
+    noisy = report_of(lambda z: z + 0.1 * torch.randn_like(z) if len(z) == 50 else z, batch_size=50)
+    assert any("differ from one forward pass" in flag for flag in noisy.flags)
+    partly = report_of(lambda z: z.softmax(1) if len(z) == 20 else z, batch_size=50)
+    assert not any("probabilities" in flag for flag in partly.flags)
+
+
+def test_a_share_that_is_just_allowed_is_not_flagged():
+    weight = torch.tensor([[200.0, 0.0], [0.0, 200.0]])
+    x = torch.tensor([[1.0, 0.0], [0.09, 0.0], [0.005, 0.0], [0.3, 0.3]])
+    model, y = linear(weight, dtype=torch.float32), torch.zeros(4).long()
+    for allowed, flagged in ((0.25, False), (0.24, True)):
+        flags = attacks.masking_report(model, x, y, 0.1, **SETTINGS, allowed=allowed).flags
+        assert any("equal logits" in flag for flag in flags) is flagged
+        assert any("exactly zero" in flag for flag in flags) is flagged
+
+
 def test_the_model_is_left_as_it_was_and_the_report_repeats():
     model, x, y = convolutional(torch.float32)
     model.train()

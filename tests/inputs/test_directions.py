@@ -99,6 +99,19 @@ def test_a_lack_of_rank_is_said_and_solved_by_least_squares():
         assert next(logit_jacobians(model, x, y)).ranks().tolist() == [rank] * 6
 
 
+def test_the_tolerance_decides_which_singular_values_count():
+    """Rows of size 1 and 1e-3: with a tolerance of 1e-2 the small one is taken for zero."""
+    model = nn.Linear(4, 3, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1e-3, 0, 0]], dtype=torch.float64))
+    x, y = torch.zeros(1, 4, dtype=torch.float64), torch.tensor([0])
+    (part,) = logit_jacobians(model, x, y)
+    assert part.ranks().tolist() == [2] and part.ranks(1e-2).tolist() == [1]
+    assert close(part.newton_direction(), torch.tensor([[3.0, 3e3, 0, 0]], dtype=torch.float64), 1e-9)
+    coarse = part.newton_direction(rtol=1e-2)[0]
+    assert abs(coarse[1]) < 1e-9 and coarse[0] > 0.1
+
+
 def test_rank_is_that_of_the_jacobian_however_saturated_the_probabilities():
     model = linear((0.0, 300.0, -340.0))
     (part,) = logit_jacobians(model, torch.zeros(1, 5, dtype=torch.float64), torch.tensor([0]))

@@ -87,6 +87,14 @@ def test_a_constant_slope_has_no_curvature():
     assert not (hb.InputHessian(model, torch.rand(2, 3), torch.tensor([0, 1])) @ torch.ones(2, 3)).any()
 
 
+@pytest.mark.parametrize("function", [torch.sign, torch.round])
+def test_a_staircase_has_no_curvature(function):
+    """Its slope is 0 without a graph of its own."""
+    model, x = seeded(lambda: Functional(function)), torch.rand(3, 6)
+    found = hb.InputHessian(model, x, torch.arange(3)) @ torch.ones(3, 6, dtype=torch.float64)
+    assert found.shape == (3, 6) and found.dtype == torch.float64 and not found.any()
+
+
 def test_changes_of_weights_and_inputs_are_noticed():
     model, x, y = problem()
     H = hb.InputHessian(model, x, y, memory_budget=10**9)

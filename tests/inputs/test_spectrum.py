@@ -30,6 +30,7 @@ def test_values_and_vectors_are_those_of_the_dense_hessian(name):
     assert (V @ V.mT - torch.eye(3)).abs().max() < 1e-12
     assert close(H @ V.mT, V.mT * found.values[:, None, :], 1e-12)
     assert (found.method, found.obstacle, found.residuals) == ("exact", None, None)
+    assert found.converged.tolist() == [True] * 7 and found.converged.dtype == torch.bool
 
 
 def test_vectors_point_uphill():

@@ -1,0 +1,83 @@
+"""Directive ``audited``: the committed report of ``make audit``, marked stale where a covered file has changed."""
+
+from docutils import nodes
+from page_tables import markdown
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from hbanalysis.tables import audited
+
+
+def page(found: dict, stale: list[str]) -> str:
+    """Return the section as Markdown."""
+    mutation = found["mutation"]
+    versions = mutation["versions"]
+    parts = [_warning(stale)] if stale else []
+    parts.append(
+        f"Measured on {mutation['date']} at commit `{mutation['commit']}` with mutmut {versions['mutmut']}, Python "
+        f"{versions['python']} and PyTorch {versions['torch']}. Where fewer mutants were tried than there are, those "
+        "are a simple random sample, and the interval is that of Clopper and Pearson; tests of more than "
+        f"{mutation['slowest_test_seconds']:g} seconds took no part. A mutant that never comes to an end is noticed as "
+        "well."
+    )
+    parts.append(markdown(audited.rooms(found)))
+    left = audited.survivors(found)
+    if left:
+        parts.append(markdown(audited.kinds(found)))
+        lines = "\n".join(
+            f"- `{one['file']}`, line {one['line']}, {_code(one['before'])} became {_code(one['after'])}: {one['why']}"
+            for one in left
+        )
+        parts.append(f":::{{dropdown}} The {len(left)} survivors, each with its reason\n{lines}\n:::")
+    if found["coverage"]:
+        parts.append(_coverage(found["coverage"]))
+    if found["memory"]:
+        parts.append(_memory(found["memory"]))
+    return "\n\n".join(parts)
+
+
+def _warning(stale: list[str]) -> str:
+    listed = ", ".join(f"`{name}`" for name in stale)
+    return (
+        ":::{warning}\n**Stale.** These files have changed since the audit, so its numbers are those of an earlier "
+        f"state: {listed}. `make audit` brings them up to date.\n:::"
+    )
+
+
+def _coverage(found: dict) -> str:
+    (lines, all_lines), (branches, all_branches) = found["lines"], found["branches"]
+    text = (
+        f"**Coverage.** The tests run {lines:,} of {all_lines:,} lines ({100 * lines / all_lines:.1f} %) and "
+        f"{branches:,} of {all_branches:,} branches ({100 * branches / all_branches:.1f} %); measured on "
+        f"{found['date']} at commit `{found['commit']}`."
+    )
+    apart = "; ".join(f"`{one['file']}` ({one['why']})" for one in found["on_cuda_only"])
+    return f"{text} Not counted, since they run on a CUDA device only: {apart}." if apart else text
+
+
+def _memory(found: dict) -> str:
+    runs = "; ".join(
+        f"{name}: {run['growth_mb']:+.1f} MB in the last nine tenths of {run['count']:,} {run['unit']}s"
+        for name, run in found["runs"].items()
+    )
+    return f"**Memory of long runs** ({found['date']}, commit `{found['commit']}`). Resident memory changed by: {runs}."
+
+
+def _code(text: str) -> str:
+    return f"`` {text} ``" if text else "nothing"
+
+
+class Audited(SphinxDirective):
+    """The report as a section's content."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the nodes; the page is read at every build, since any covered file may have changed."""
+        self.env.note_reread()
+        found = audited.report()
+        return self.parse_text_to_nodes(page(found, audited.stale_files(found)))
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    """Register with Sphinx."""
+    app.add_directive("audited", Audited)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
