@@ -38,7 +38,7 @@ _TINY = TrainingConfig("digits", "M1", 50, train_samples=200, target_loss=0.5, m
 _FEW = Measure(eigenvalues=1, test_eigenvalues=1, tolerance=1e-3, points=3)
 PRESETS: dict[str, Design] = {
     "tiny": Design(_TINY, (50,), (0,), replace(_FEW, epsilons=(0.1,), test_samples=100), SMOOTH[1:]),
-    "digits": Design(TrainingConfig("digits", "M1", 16), (16, 64, 256), (0, 1, 2), _FEW),
+    "digits": Design(TrainingConfig("digits", "M1", 16), (16, 128), (0, 1, 2), _FEW),
     "small": Design(
         replace(_C1, train_samples=5000), (32, 128, 512), (0,), replace(_FEW, epsilons=(0.02,), test_samples=2000)
     ),
