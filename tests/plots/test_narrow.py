@@ -34,7 +34,7 @@ def test_panels_stand_below_one_another_with_the_same_data(draw, study):
     picture = narrow.picture(figure)
     with Image.open(io.BytesIO(picture)) as opened:
         assert opened.width < opened.height
-        assert abs(opened.width - 144 * STACKED_WIDTH) <= 1
+        assert opened.width == pytest.approx(144 * STACKED_WIDTH, abs=1)
     panels = [panel for part in figure.subfigs for panel in part.axes]
     assert len(panels) == len([panel for part in wide.subfigs for panel in part.axes])
     assert columns_of(figure) < columns_of(wide)
