@@ -8,7 +8,7 @@ import argparse
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +22,39 @@ FILE = Path(__file__).parent / "results" / "precision.json"
 SCALES = ("digits", "tiny")
 
 
-def cells(study: Study, scale: str) -> list[Any]:
-    """Return the first and the last of a study's cells that have the first seed: the ends of what it varies."""
+def cells(study: Study, scale: str, count: int) -> list[Any]:
+    """Return a study's first cell or, for two, also the last one with the same seed: the ends of what it varies."""
     every = study.cells(scale)
     first = [cell for cell in every if cell.training.seed == every[0].training.seed]
-    return first[:1] if scale == "tiny" else list(dict.fromkeys([first[0], first[-1]]))
+    return list(dict.fromkeys([first[0], first[-1]]))[:count]
 
 
-def measured(study: Study, scale: str, store: Store) -> dict[str, Any]:
+def measured(study: Study, scale: str, count: int, store: Store) -> dict[str, Any]:
     """Return the labels of the cells and the spread of the drift of each quantity."""
     found, labels = [], []
-    for cell in cells(study, scale):
+    for cell in cells(study, scale, count):
         labels.append(study.label(cell))
         print(f"{study.name}, {scale}: {labels[-1]}", flush=True)
         found.append(drift.drift(study, cell, store))
     return {"cells": labels, "quantities": {name: list(s) for name, s in drift.spreads(found).items()}}
 
 
-def entries(names: list[str], store: Store) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield scale, study and what `measured` returns, one after the other."""
-    for scale in SCALES:
-        for name in names:
-            study = studies.get(name)
-            if scale in study.scales or scale == "tiny":
-                yield scale, name, measured(study, scale, store)
-
-
 def main() -> None:
     """Measure, and write the file after each study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, help="a store with finished trainings; default: an empty one")
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--out", type=Path, default=FILE, help="what it holds of other studies and scales stays")
     parser.add_argument("--study", action="append", help="studies; default: all")
+    parser.add_argument("--scale", action="append", choices=SCALES, help="scales; default: both")
+    parser.add_argument("--cells", type=int, choices=(1, 2), default=2, help="of each study at scale digits")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # networks with ties take the general path in both precisions
     with tempfile.TemporaryDirectory() as folder:
-        content = json.loads(options.out.read_text()) if options.out.exists() else {}
-        content["measured"] = environment("cpu")
-        for scale, name, entry in entries(options.study or studies.names(), Store(options.store or folder)):
+        store = Store(options.store or folder)
+        for scale, name in product(options.scale or SCALES, options.study or studies.names()):
+            entry = measured(studies.get(name), scale, 1 if scale == "tiny" else options.cells, store)
+            content = json.loads(options.out.read_text()) if options.out.exists() else {}
+            content["environment"] = environment("cpu")
             content.setdefault(scale, {})[name] = entry
             options.out.write_text(json.dumps(content, indent=1) + "\n")
 

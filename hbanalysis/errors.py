@@ -20,6 +20,10 @@ class NumericalError(ArithmeticError):
     """A loss, gradient or product is not finite; the message names the place."""
 
 
+class NotebookError(RuntimeError):
+    """A cell of a notebook raised an error, or a notebook cannot be published as it ran."""
+
+
 class ConvergenceWarning(UserWarning):
     """An iterative method stopped before its tolerance was met; the partial result says how far it came."""
 

@@ -82,7 +82,10 @@ def errors():
     }
 
 
+@pytest.mark.survives("Determinism")
 def test_two_processes_equal_one(tmp_path):
+    """Two processes that share the samples give the same numbers as one to 1e-12, and bit for bit the same as each
+    other."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])

@@ -20,8 +20,10 @@ def test_golden_values_hold_to_1e_8(group):
     )
 
 
+@pytest.mark.survives("Determinism")
 @pytest.mark.parametrize("group", golden.GROUPS)
 def test_golden_values_belong_to_the_revisions_of_now(group):
+    """Every study's revision is the one whose golden values are committed: neither moves without the other."""
     now = {name: studies.get(name).revision for name in golden.GROUPS[group][1]}
     assert STORED[group]["revisions"] == now, "run python -m tests.golden"
 
@@ -43,7 +45,10 @@ def test_what_moved_is_named(new, names):
     assert golden.moved({"a": [1.0, 2.0]}, new) == names
 
 
+@pytest.mark.survives("Determinism")
 def test_moved_values_are_not_written_before_the_revision_is_raised(monkeypatch, tmp_path):
+    """Golden values that moved are not written until every study that rests on them has a higher revision, which
+    takes its old rows out of use."""
     file = tmp_path / "golden.json"
     monkeypatch.setattr(golden, "FILE", file)
     values = {"FGSM": [1.0]}

@@ -15,8 +15,10 @@ from sphinx.application import Sphinx
 
 from hbanalysis import store, studies
 from hbanalysis.publishing import notebooks, replay
+from hbanalysis.records import spreads
 from hbanalysis.running.display import duration
 from hbanalysis.store import Row
+from hbanalysis.tables import measured
 from hbanalysis.tables.frames import scale_order
 
 TITLE = "Where the numbers come from"
@@ -54,6 +56,27 @@ def _said(rows: Sequence[Row]) -> str:
     )
 
 
+def band_lines(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return what other threads and versions changed, and what `hbanalysis compare` allows, a pair for each study."""
+    found, lines = measured.results("portability"), []
+    for name in names:
+        seen = spreads.moved(found, name)
+        parts = [_banded(quantity, band, seen.get(quantity)) for quantity, band in studies.get(name).bands.items()]
+        conditions = spreads.conditions(found, name)
+        where = f"computed again with {' and '.join(conditions)}" if conditions else "not yet computed again elsewhere"
+        lines.append((f"{name}, on other machines", f"{where}; here / published: {', '.join(parts)}"))
+    return lines
+
+
+def _banded(quantity: str, band: tuple[float, float], seen: tuple[float, float] | None) -> str:
+    """Return the ratios that were seen and those that count as the same result."""
+    allowed = f"{band[0]:g} to {band[1]:g} allowed"
+    if seen is None:
+        return f"{quantity} {allowed}"
+    low, high = (f"{value:.3g}" for value in seen)
+    return f"{quantity} {low if low == high else f'{low} to {high}'} seen, {allowed}"
+
+
 def page_line(notebook: nbformat.NotebookNode, path: Path) -> str:
     """Return when, where and how long a notebook itself ran."""
     block = notebook.metadata[notebooks.BLOCK]
@@ -80,7 +103,7 @@ def add_origins(app: Sphinx, doctree: nodes.document) -> None:
         rows = [row for name in shown for row in store.published().rows(name)]
         for name in shown:
             app.env.note_dependency(str(store.published().root / name))
-        lines = [*origin_lines(rows), ("This page ran", page_line(notebook, source))]
+        lines = [*origin_lines(rows), *band_lines(shown), ("This page ran", page_line(notebook, source))]
     elif any("claims" in node["classes"] for node in doctree.findall(nodes.container)):
         rows = store.published().rows()
         lines = origin_lines(rows)

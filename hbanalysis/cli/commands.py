@@ -25,7 +25,7 @@ from hbanalysis.cli.options import (
     cells_of,
     use_data_of,
 )
-from hbanalysis.errors import InputError, NumericalError, StoreError
+from hbanalysis.errors import InputError, NotebookError, NumericalError, StoreError
 
 if TYPE_CHECKING:
     from hbanalysis.store import Store
@@ -229,8 +229,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from hbanalysis.publishing.notebooks import NotebookError
-
     code: Any
     try:
         code = app(args=arguments, standalone_mode=False)

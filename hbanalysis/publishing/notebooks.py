@@ -25,7 +25,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from hbanalysis import __version__, arguments
-from hbanalysis.errors import InputError, StoreError, unknown_name
+from hbanalysis.errors import InputError, NotebookError, StoreError, unknown_name
 from hbanalysis.files import sweep, write_atomically
 from hbanalysis.folders import PROJECT
 
@@ -35,10 +35,6 @@ _VOLATILE = {"papermill", "execution", "ExecuteTime", "collapsed", "scrolled", "
 # The kernel would warn on the terminal that it listens on this machine without encryption.
 _QUIET = ("--log-level=ERROR",)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-class NotebookError(RuntimeError):
-    """A cell of a notebook raised an error, or a notebook cannot be published as it ran."""
 
 
 @dataclass(frozen=True)

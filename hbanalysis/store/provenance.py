@@ -42,7 +42,7 @@ def commit() -> str | None:
     try:
         head = _git(PACKAGE, "rev-parse", "--short=12", "HEAD")
         changed = _git(PACKAGE, "status", "--porcelain", "--", ".")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}+changes" if changed else head
 

@@ -126,7 +126,9 @@ def test_factor_is_that_of_the_softmax_hessian():
     assert (curvature.pulled > 0).all()
 
 
+@pytest.mark.survives("Determinism")
 def test_chunks_batches_and_budgets_change_nothing():
+    """Input spectra do not depend on chunk size, memory budget or the other samples, to 1e-12."""
     model, x, y = problem("shortcut")
     whole = hb.input_spectrum(model, x, y)
     for settings in ({"chunk_size": 1}, {"chunk_size": 3}, {"memory_budget": 1}, {"memory_budget": 10**9}):

@@ -9,7 +9,10 @@ from hbanalysis.records import verify
 from tests.flow_rows import STUDY, made_up_row, publish_into, tiny_store
 
 
+@pytest.mark.survives("Determinism")
 def test_a_published_row_is_recomputed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A row computed again from nothing by another process, with the same seed and one thread, training, spectra and
+    FGSM included, has the same values, digit for digit."""
     monkeypatch.setenv("HBANALYSIS_PUBLISHED", str(tmp_path))
     row = tiny_store().rows()[0]
     publish_into(tmp_path, [row])

@@ -47,7 +47,10 @@ def test_every_threshold_above_the_target_is_kept(digits, tmp_path):
     assert [c["step"] for c in record.crossings] == sorted(c["step"] for c in record.crossings)
 
 
+@pytest.mark.survives("Determinism")
 def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(digits, tmp_path):
+    """A training with the same seed, interrupted four times and taken up again, ends with the same weights, bit for
+    bit."""
     whole = train(config(), digits, tmp_path / "whole")
     calls = 0
 
