@@ -82,6 +82,7 @@ def rounding(rows: Sequence[Row]) -> Finding | None:
 def strong_attack(rows: Sequence[Row]) -> Finding | None:
     """Accuracy at the largest batch minus that at the smallest, under one step, ten steps and a strong attack."""
     lines, groups, said = [], [], []
+    restarts: set[int] = set()
     for one, group in families(reached(rows)).items():
         design = Design.of(group, 1)
         if len(design.batch_sizes) < 2 or not design.seeds:
@@ -96,6 +97,7 @@ def strong_attack(rows: Sequence[Row]) -> Finding | None:
             lines.append(Line(place, attack, tuple(map(float, fall))))
         said.append(f"{written(interval_of(lines[-1].values), '+.1f')} points for {where(one)}, size {epsilon:g}")
         groups.append(one)
+        restarts |= {row.config["measure"]["pgd_restarts"] for row in group}
     if not lines:
         return None
     strong = [line for line in lines if line.label == _UNDER["pgd"]]
@@ -108,8 +110,8 @@ def strong_attack(rows: Sequence[Row]) -> Finding | None:
         "strong-attack",
         title,
         "FGSM can fail for reasons that have nothing to do with robustness. Under projected gradient descent on the "
-        "margin of the logits, with five restarts, accuracy at the largest batch minus that at the smallest is "
-        f"{'; '.join(said)}.",
+        f"margin of the logits, with {min(restarts)} restarts at least, accuracy at the largest batch minus that at "
+        f"the smallest is {'; '.join(said)}.",
         "accuracy, largest minus smallest batch, points",
         tuple(lines),
         "05_attacks",
