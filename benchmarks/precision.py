@@ -52,6 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(options.store or folder)
         for scale, name in product(options.scale or SCALES, options.study or studies.names()):
+            if scale not in (*studies.get(name).scales, "tiny"):
+                continue
             entry = measured(studies.get(name), scale, 1 if scale == "tiny" else options.cells, store)
             content = json.loads(options.out.read_text()) if options.out.exists() else {}
             content["environment"] = environment("cpu")
