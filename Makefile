@@ -53,10 +53,12 @@ $(SNAKEMAKE):
 test-full: $(STAMP) $(SNAKEMAKE) ## full tier: everything slow; together with `make test` every test exactly once
 	$(PYTEST) --tier full
 
+MUTANTS := $(if $(ALL),--all,$(if $(SAMPLE),--sample $(SAMPLE)))
 # Verdicts on mutants are kept below build/audit: what was interrupted goes on where it stopped.
 audit: $(STAMP) ## hours, by hand: do the tests notice mutants, what do they reach, is memory flat (SAMPLE=300, ALL=1)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book,dev,audit]' -c constraints.txt
-	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(if $(ALL),--all,$(if $(SAMPLE),--sample $(SAMPLE)))
+	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS)
+	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS) --again --slow
 	$(ONE_THREAD) $(BIN)/python -m coverage run -m pytest -q -n 2 --dist loadscope --doctest-modules tests hbanalysis
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage json --quiet -o build/audit/coverage.json

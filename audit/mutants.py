@@ -6,6 +6,7 @@ the process says which one is called. The copy stands below ``build/``, so that 
 
 import ast
 import difflib
+import functools
 import hashlib
 import re
 import shutil
@@ -58,7 +59,7 @@ def mutants(room: str) -> list[Mutant]:
     found = []
     for path in sources(room):
         name, code = path.relative_to(PROJECT).as_posix(), path.read_text(encoding="utf-8")
-        found += _described(mutate_file_contents(name, code), room, name, code)
+        found += _described(_mutated(name, code), room, name, code)
     return found
 
 
@@ -80,8 +81,13 @@ def lay_out(folder: Path, room: str, chosen: Iterable[Mutant]) -> None:
     names = {mutant.name.rpartition(".")[2] for mutant in chosen}
     for path in sources(room):
         name = path.relative_to(PROJECT).as_posix()
-        mutated = mutate_file_contents(name, path.read_text(encoding="utf-8"))
+        mutated = _mutated(name, path.read_text(encoding="utf-8"))
         (folder / name).write_text(_only(mutated, names), encoding="utf-8")
+
+
+@functools.cache
+def _mutated(name: str, code: str) -> MutatedFile:
+    return mutate_file_contents(name, code)
 
 
 def _only(mutated: MutatedFile, names: set[str]) -> str:

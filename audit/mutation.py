@@ -1,11 +1,11 @@
 """Try mutants of the audited rooms with the tests of each room, and keep what came of every one.
 
 ``python -m audit.mutation --sample 150 --workers 2`` tries those of the sample that have no verdict yet: it may be
-interrupted at any time and started again. ``--all`` tries every mutant, ``--again`` also those that survived.
+interrupted at any time and started again. ``--all`` tries every mutant, ``--again --slow`` also those that survived,
+with all tests that reach them instead of the quickest.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -13,8 +13,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from audit.mutants import ROOMS, Mutant, lay_out, mutants, sample
+from audit.mutants import ROOMS, Mutant, lay_out, mutants, sample, sources
+from hbanalysis.files import digest
 from hbanalysis.folders import PROJECT
+from hbanalysis.tables import audited
 
 BUILD = PROJECT / "build" / "audit"
 SAMPLE = 150
@@ -32,12 +34,14 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants a room, drawn with a fixed seed")
     parser.add_argument("--all", action="store_true", help="every mutant")
     parser.add_argument("--again", action="store_true", help="try survivors once more")
+    parser.add_argument("--slow", action="store_true", help="with tests of any length")
     parser.add_argument("--room", action="append", choices=ROOMS, help="only this room; may be repeated")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--names", nargs="*", default=[], help="only these mutants, whatever is known of them")
     chosen = parser.parse_args()
     for room in chosen.room or ROOMS:
         found = mutants(room)
+        keep(found, BUILD / f"{room}-fresh.jsonl")  # of a run that was interrupted
         if chosen.names:
             planned = [mutant for mutant in found if mutant.name in chosen.names]
         else:
@@ -46,18 +50,19 @@ def main() -> None:
             planned = [one for one in drawn if known.get(one.name, "open") in ("open", *(OPEN * chosen.again))]
         print(f"{room}: {len(planned)} of {len(found)} mutants to try", flush=True)
         for first in range(0, len(planned), AT_ONCE):
-            try_all(room, planned[first : first + AT_ONCE], chosen.workers)
+            try_all(room, planned[first : first + AT_ONCE], chosen.workers, chosen.slow)
 
 
-def try_all(room: str, planned: list[Mutant], workers: int) -> None:
+def try_all(room: str, planned: list[Mutant], workers: int, slow: bool) -> None:
     """Run the tests of a room on mutants, and add to its results."""
     tree = BUILD / room
     lay_out(tree, room, planned)
     plan, fresh = BUILD / f"{room}-plan.json", BUILD / f"{room}-fresh.jsonl"
-    keep(planned, fresh)  # of a run that was interrupted
     plan.write_text(json.dumps([mutant.name for mutant in planned]), encoding="utf-8")
-    reach = BUILD / f"{room}-reach-{_state(room)}.json"
-    options = [f"--trial-plan={plan}", f"--trial-results={fresh}", f"--trial-reach={reach}"]
+    reach, states = BUILD / f"{room}-reach.json", BUILD / f"{room}-states.json"
+    states.write_text(json.dumps(_states(room)), encoding="utf-8")
+    options = [f"--trial-plan={plan}", f"--trial-results={fresh}", f"--trial-reach={reach}", f"--trial-states={states}"]
+    options += ["--trial-slow"] if slow else []
     tests = [f"tests/{room}", f"hbanalysis/{room}"]
     command = [sys.executable, "-m", "pytest", *OPTIONS, *options, f"--trial-workers={workers}", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -92,13 +97,11 @@ def verdicts(found: Iterable[Mutant]) -> dict[str, str]:
     return {name: entry["status"] for name, entry in entries(found).items()}
 
 
-def _state(room: str) -> str:
-    """Return a short hash of the code and the tests of a room: its tests are timed anew when these change."""
-    digest = hashlib.sha256()
-    for folder in (PROJECT / "hbanalysis" / room, PROJECT / "tests" / room):
-        for path in sorted(folder.glob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+def _states(room: str) -> dict[str, str]:
+    """Return a digest for every file with tests of a room: of it and of the room's code. New ones are timed anew."""
+    code = [audited.digest(path) for path in sources(room)]
+    files = [*sources(room), *sorted((PROJECT / "tests" / room).glob("test_*.py"))]
+    return {path.relative_to(PROJECT).as_posix(): digest([*code, audited.digest(path)]) for path in files}
 
 
 if __name__ == "__main__":

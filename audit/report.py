@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 
 from audit.mutants import ROOMS, Mutant, mutants, sample
 from audit.mutation import BUILD, OPEN, SEED, entries
-from audit.trial import SLOWEST
+from audit.trial import SLOWEST, TOGETHER
 from hbanalysis.files import write_atomically
 from hbanalysis.folders import PROJECT
 from hbanalysis.tables import audited
@@ -64,6 +64,7 @@ def of_mutants() -> dict:
     return {
         "seed": SEED,
         "slowest_test_seconds": SLOWEST,
+        "tests_seconds": TOGETHER,
         "rooms": {room: _room(mutants(room), explanations) for room in ROOMS},
     }
 
@@ -139,7 +140,7 @@ def _explained(mutant: Mutant, explanations: Iterable[dict]) -> dict[str, str]:
         same = (mutant.file, mutant.function, mutant.before) == (given["file"], given["function"], given["before"])
         if same and mutant.after in given["after"]:
             return {"kind": given["kind"], "why": given["why"]}
-    return {"kind": "open", "why": ""}
+    return {"kind": "", "why": ""}
 
 
 def _span(entry: dict) -> range:

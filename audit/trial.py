@@ -6,13 +6,15 @@ costs a fork and those tests that reach its function, quickest first, until one 
 
 import contextlib
 import importlib
+import itertools
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from mutmut.state import state
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
 SLOWEST = 2.0  # seconds; tests that take longer take no part
+TOGETHER = 5.0  # seconds that the tests of one mutant may take together; the quickest are taken
 MEMORY = 6 << 30  # bytes that a mutant may take beyond what the tests have
 LEFT_OUT = ("__mutmut_", "leave_no_memory_behind", "peak_memory", "bounded_memory")
 STATUS = {0: "survived", 1: "killed"}
@@ -33,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--trial-plan", type=Path, help="JSON: names of mutants")
     parser.addoption("--trial-results", type=Path, help="JSON lines, appended to")
     parser.addoption("--trial-reach", type=Path, help="JSON: seconds of every test and the functions it reaches")
+    parser.addoption("--trial-states", type=Path, help="JSON: a digest of what each file of tests depends on")
     parser.addoption("--trial-workers", type=int, default=1)
+    parser.addoption("--trial-slow", action="store_true", help="take tests of any length")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,15 +51,27 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     """Try the mutants of the plan instead of running the tests."""
     options = session.config.option
     mutmut_config()  # read here, where the folder is the project's: tests change the folder
-    if not options.trial_reach.exists():
-        _in_fork(lambda: _measure(session.items, options.trial_reach))
-        if not options.trial_reach.exists():
+    states = json.loads(options.trial_states.read_text(encoding="utf-8"))
+    reach = json.loads(options.trial_reach.read_text(encoding="utf-8")) if options.trial_reach.exists() else {}
+    known = {name: one for name, one in reach.get("tests", {}).items() if one["state"] == states[_file(name)]}
+    fresh = [item for item in session.items if item.nodeid not in known]
+    limits = (math.inf, math.inf) if options.trial_slow else (SLOWEST, TOGETHER)
+    if fresh:
+        measured = options.trial_reach.with_suffix(".fresh")
+        _in_fork(lambda: _measure(fresh, measured))
+        if not measured.exists():
             raise pytest.UsageError("The tests fail without any mutant; see above.")
-    reach = json.loads(options.trial_reach.read_text(encoding="utf-8"))
+        found = json.loads(measured.read_text(encoding="utf-8"))
+        measured.unlink()
+        added = {name: {**one, "state": states[_file(name)]} for name, one in found["tests"].items()}
+        if failed := Trials(fresh, added, options.trial_results, limits).control():
+            raise pytest.UsageError(f"In the order of the trials a test fails without any mutant: {failed}")
+        reach = {"tests": known | added, "modules": sorted({*reach.get("modules", []), *found["modules"]})}
+        options.trial_reach.write_text(json.dumps(reach), encoding="utf-8")
     for name in reach["modules"]:  # what tests import when they run: once here, not in every process
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    trials = Trials(session.items, reach["tests"], options.trial_results)
+    trials = Trials(session.items, reach["tests"], options.trial_results, limits)
     trials.run(json.loads(options.trial_plan.read_text(encoding="utf-8")), options.trial_workers)
     return True
 
@@ -62,10 +79,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
 class Trials:
     """All trials of one run."""
 
-    def __init__(self, items: list[pytest.Item], reach: dict[str, dict], results: Path) -> None:
+    def __init__(
+        self, items: list[pytest.Item], reach: dict[str, dict], results: Path, limits: tuple[float, float]
+    ) -> None:
         self.items = {item.nodeid: item for item in items}
         self.reach = reach
         self.results = results
+        self.slowest, self.together = limits
         self.running: dict[int, tuple[str, float, float, int]] = {}
 
     def run(self, names: list[str], workers: int) -> None:
@@ -81,12 +101,30 @@ class Trials:
         while self.running:
             self.reap()
 
+    def control(self) -> str:
+        """Run what a trial runs, without a mutant, and return the test that fails, if one does."""
+        reader, writer = os.pipe()
+
+        def trial() -> None:
+            _quiet()
+            os.write(writer, _first_failure([self.items[test] for test in self.quickest(self.reach)]).encode())
+
+        _in_fork(trial)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            return pipe.read()
+
+    def quickest(self, names: Iterable[str]) -> list[str]:
+        """Return those of some tests that are quick enough, quickest first."""
+        quick = [name for name in names if name in self.items and self.reach[name]["seconds"] <= self.slowest]
+        return sorted(quick, key=lambda name: self.reach[name]["seconds"])
+
     def tests_of(self, name: str) -> list[str]:
         """Return the tests that reach the function of a mutant, quickest first."""
         function = mangled_name_from_mutant_name(name)
-        found = [test for test, seen in self.reach.items() if function in seen["functions"] and test in self.items]
-        quick = [test for test in found if self.reach[test]["seconds"] <= SLOWEST]
-        return sorted(quick, key=lambda test: self.reach[test]["seconds"])
+        quick = self.quickest(test for test, seen in self.reach.items() if function in seen["functions"])
+        summed = itertools.accumulate(self.reach[test]["seconds"] for test in quick)
+        return [test for test, seconds in zip(quick, summed, strict=True) if seconds <= self.together]
 
     def start(self, name: str, tests: list[str]) -> None:
         """Fork the process that runs the tests with one mutant."""
@@ -129,11 +167,19 @@ class Trials:
             file.write(json.dumps(entry) + "\n")
 
 
+def _file(test: str) -> str:
+    return test.partition("::")[0]
+
+
 def _alone(allowed: int) -> None:
     """Limit the forked process, and keep what it says to itself."""
     resource.setrlimit(resource.RLIMIT_CPU, (allowed, allowed + 5))
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+    _quiet()
+
+
+def _quiet() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
@@ -159,12 +205,8 @@ def _measure(items: list[pytest.Item], path: Path) -> None:
         failed += [f"{item.nodeid}\n{report.longreprtext}" for report in reports if report.failed]
         if not any(report.skipped for report in reports):
             seen[item.nodeid] = {"seconds": seconds, "functions": sorted(state()._stats)}
-    set_mutant_under_test("")
-    quick = sorted((name for name in seen if seen[name]["seconds"] <= SLOWEST), key=lambda name: seen[name]["seconds"])
-    ordered = [item for name in quick for item in items if item.nodeid == name]
-    last = _first_failure(ordered)  # in the order of the trials, which is not that of the files
-    if failed or last:
-        sys.__stderr__.write("\n\n".join([*failed, last]) + "\n")
+    if failed:
+        sys.__stderr__.write("\n\n".join(failed) + "\n")
         return
     modules = [name for name in sys.modules if name not in loaded and not name.startswith(("hbanalysis", "tests"))]
     path.write_text(json.dumps({"tests": seen, "modules": modules}), encoding="utf-8")

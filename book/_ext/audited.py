@@ -16,9 +16,9 @@ def page(found: dict, stale: list[str]) -> str:
     parts.append(
         f"Measured on {mutation['date']} at commit `{mutation['commit']}` with mutmut {versions['mutmut']}, Python "
         f"{versions['python']} and PyTorch {versions['torch']}. Where fewer mutants were tried than there are, those "
-        "are a simple random sample, and the interval is that of Clopper and Pearson; tests of more than "
-        f"{mutation['slowest_test_seconds']:g} seconds took no part. A mutant that never comes to an end is noticed as "
-        "well."
+        "are a simple random sample, and the interval is that of Clopper and Pearson. Each was tried with the quickest "
+        f"tests of its room that reach its function, each of at most {mutation['slowest_test_seconds']:g} seconds and "
+        f"{mutation['tests_seconds']:g} together. A mutant that never comes to an end is noticed as well."
     )
     parts.append(markdown(audited.rooms(found)))
     left = audited.survivors(found)

@@ -47,6 +47,20 @@ def test_products_of_scipy_operators_are_counted_one_by_one():
     assert len(calls) == 1 and operator.products == 1
 
 
+def test_a_block_of_numpy_vectors_is_one_product():
+    asked = []
+
+    class Noting(Scaled):
+        def _multiply(self, columns):
+            asked.append(tuple(columns.shape))
+            return super()._multiply(columns)
+
+    operator = Noting(A, torch.ones(3))
+    found = operator.to_scipy() @ V.numpy()
+    assert asked == [(3, 2)] and np.allclose(found, (A @ V).numpy())
+    assert np.allclose(operator.to_scipy().rmatvec(V[:, 0].numpy()), (A @ V[:, 0]).numpy())
+
+
 def test_symmetric_to_rounding_is_enough():
     single = A.float() * (1 + 1e-6 * torch.rand(3, 3))
     assert torch.equal(as_operator(single) @ V[:, 0].float(), single @ V[:, 0].float())

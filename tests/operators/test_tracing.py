@@ -157,6 +157,34 @@ def test_kept_results_are_counted():
     assert close(tight @ ones(H), H @ ones(H), 1e-13)
 
 
+FEW = seeded(lambda: torch.randn(9, 3, dtype=torch.float64)), torch.arange(9) % 3
+
+
+def small(**options):
+    model = seeded(lambda: nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 3))).double()
+    return WeightHessian(model, *FEW, **{"chunk_size": 3, "engine": "traced"} | options)
+
+
+def test_a_program_goes_on_after_the_weights_change_and_draws_no_numbers():
+    H = small()
+    state = torch.get_rng_state()
+    for _ in range(2):  # the second time the program is there already
+        assert close(H @ ones(H), small(engine="graph") @ ones(H), 1e-12) and H.engine == "traced"
+    with torch.no_grad():
+        H.model[0].weight *= 2.0
+    changed = H @ ones(H)
+    assert H.engine == "traced"
+    assert close(changed, WeightHessian(H.model, *FEW, engine="graph") @ ones(H), 1e-12)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_graphs_stay_graphs_where_they_were_asked_for(monkeypatch):
+    monkeypatch.setitem(tracing.WORTHWHILE, "cpu", 0)
+    monkeypatch.setattr(tracing, "Program", None)  # nobody needs it
+    H = small(engine="graph")
+    assert close(H @ ones(H), small(engine="graph", chunk_size=9) @ ones(H), 1e-12) and H.engine == "graph"
+
+
 def test_unknown_engines_are_refused():
     with pytest.raises(InputError, match="engine must be one of auto, graph, traced here; given 'jit'"):
         operator(convolutional(), engine="jit")

@@ -16,6 +16,7 @@ REPORT = {
     "mutation": {
         **STAMP,
         "slowest_test_seconds": 2.0,
+        "tests_seconds": 15.0,
         "rooms": {"eigen": {**ROOM, "interval": [0.55, 0.99], "survivors": [SURVIVOR]}},
     },
     "coverage": {

@@ -1,0 +1,40 @@
+"""Errors name exactly what was given, so that the one who reads them need not look for it."""
+
+import pytest
+import torch
+from torch import nn
+
+from hbanalysis.errors import InputError
+from hbanalysis.operators import WeightHessian
+from hbanalysis.operators.guards import check_model
+from hbanalysis.operators.parameters import ParameterSpace
+from hbanalysis.operators.samples import check_lengths
+
+X, Y = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
+
+
+def mixed(**settings):
+    return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, **settings))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_model(mixed(device="meta")), r"several devices (cpu, meta); move the model to one."),
+        (
+            lambda: ParameterSpace(mixed(dtype=torch.float64)),
+            "share one dtype and one device; given ['torch.float32', 'torch.float64'] on ['cpu'].",
+        ),
+        (lambda: ParameterSpace(mixed(device="meta")), "given ['torch.float32'] on ['cpu', 'meta']."),
+        (lambda: WeightHessian(mixed(), X, [Y, Y]), "Targets must be one tensor; given list."),
+        (lambda: WeightHessian(mixed(), [(X, [Y, Y])]), "Targets must be one tensor; given list."),
+        (lambda: check_lengths(X, Y, torch.tensor([1.0, -2.0, -3.0, 0.0])), "not negative; given [-2.0]."),
+        (lambda: check_lengths(X, Y, torch.ones(3)), "4 samples need as many weights, shape (4,); given (3,)."),
+        (lambda: check_lengths({"a": X[:3]}, Y, None), "Inputs of 3 samples need as many targets; given 4."),
+        (lambda: check_lengths({}, Y, None), "The inputs hold no tensor; given dict."),
+    ],
+)
+def test_what_was_given_is_named(call, message):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert message in str(caught.value)
