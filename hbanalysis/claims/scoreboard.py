@@ -147,8 +147,9 @@ def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
     for line in sorted(lines, key=lambda line: scale_order(line["scale"])):
         direction = line["same direction here"]
         if line["scale"] and line not in deciding and direction and direction != _SILENT:
-            what = line["claim"].replace(",", "").split()[1:] + (["fixed lr / B"] if line["trained"].endswith("fixed lr / B") else [])
-            where = ", ".join([line["scale"], *what])
+            part = line["claim"].replace(",", "").split()[1:]
+            ratio = ["fixed lr / B"] if line["trained"].endswith("fixed lr / B") else []
+            where = ", ".join([line["scale"], *part, *ratio])
             others.setdefault(where, set()).add(direction)
     known = claim.study in studies.names() and (NOTEBOOKS / f"{claim.page}.ipynb").is_file()
     return Standing(
