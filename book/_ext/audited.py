@@ -29,8 +29,7 @@ def page(found: dict, stale: list[str]) -> str:
             for one in left
         )
         parts.append(f":::{{dropdown}} The {len(left)} survivors, each with its reason\n{lines}\n:::")
-    if found["coverage"]:
-        parts.append(_coverage(found["coverage"]))
+    parts.append(_coverage(found["coverage"]) if found["coverage"] else "**Coverage** has not been measured yet.")
     if found["memory"]:
         parts.append(_memory(found["memory"]))
     return "\n\n".join(parts)

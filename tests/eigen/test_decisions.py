@@ -49,6 +49,8 @@ def test_without_a_neighbour_the_residual_is_the_bound():
     assert _local_bounds(np.array([1.0]), np.array([[0.3, 0.4]])).tolist() == [0.5]
     apart = _local_bounds(np.array([0.0, 10.0]), np.array([[0.0], [0.5]]))
     assert apart.tolist() == pytest.approx([0.0, 0.025])
+    wide = _local_bounds(np.array([0.0, 1.0]), np.array([[0.5], [0.1]]))  # the other one may be as near as 0.5
+    assert wide.tolist() == pytest.approx([0.25 / 0.9, 0.01 / 0.5])
     close = _local_bounds(np.array([0.0, 0.1, 10.0]), np.array([[0.3], [0.4], [0.0]]))
     assert close.tolist() == pytest.approx([0.25 / 9.9, 0.25 / 9.9, 0.0])
 
