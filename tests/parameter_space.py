@@ -29,6 +29,7 @@ COUNT, SHARE, SIZE = ints(1, 5000), numbers(1e-3, 0.999), numbers(1e-3, 1.0)
 SCHEDULES = ["constant", "step(5, 0.5)", "step( 1,1.0)", "milestones(0.2, 30)", "milestones(.5, 3, 60, 90)"]
 VALID: dict[str, st.SearchStrategy] = {
     "activation": st.sampled_from(["relu", "softplus(20)", "softplus(0.5)", "elu(1)"]),
+    "activations": some(st.sampled_from(["relu", "softplus(20)", "softplus(0.5)", "elu(1)"])),
     "arms": some(st.sampled_from(["small", "large", "ABS", "ABSA"])),
     "batch_size": ints(1, 30),
     "batch_sizes": some(ints(1, 256)),
@@ -74,6 +75,7 @@ NUMBER_OUT = [math.inf, -math.inf, math.nan, -1, -1e-9, 10**400]
 COUNT_OUT = [0, -1, -(10**30)]
 TEXT_OUT = ["", "x", "relu ", "M1\n", "\0", "None", "9" * 400, "step(0, 1)", "step(5, nan)", "softplus(0)", "../digits"]
 INVALID: dict[str, list[Any]] = {
+    "activations": [["gelu"], ["relu", ""], ["softplus(0)"]],
     "eps_inf": [*NUMBER_OUT, 1.001],
     "epsilon": [*NUMBER_OUT, 0, 1.001],
     "epsilons": [[2.0], [0.1, -0.1], [math.nan]],

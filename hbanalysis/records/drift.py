@@ -45,8 +45,8 @@ def differences(here: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[s
         Lists of differences in [0, 2] by quantity, its places in lists written as ``*``.
 
     Example:
-        >>> differences({"lambda1": 2.0, "spectrum": [2.0, 0.5]}, {"lambda1": 2.0, "spectrum": [2.0, 0.4]})
-        {'lambda1': [0.0], 'spectrum.*': [0.0, 0.05]}
+        >>> differences({"lambda1": 2.0, "spectrum": [2.0, 0.5]}, {"lambda1": 2.0, "spectrum": [2.0, 0.25]})
+        {'lambda1': [0.0], 'spectrum.*': [0.0, 0.125]}
     """
     mine, theirs = _leaves(here), _leaves(reference)
     groups: dict[str, list[tuple[Any, Any]]] = {}

@@ -1,10 +1,12 @@
 """The saddle-free theorem on the paper's trained networks (paper, Theorem 1 and Proposition 2)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+from hbanalysis import data
 from hbanalysis.errors import require
 from hbanalysis.studies import input_measures
 from hbanalysis.studies.base import Cell, Study
@@ -49,9 +51,11 @@ def _small(dataset: str, network: str, samples: int) -> TrainingConfig:
     return TrainingConfig(dataset, network, 32, train_samples=samples)
 
 
-# At scale paper the trainings are some of those that other studies of these networks ask for.
+# But for the small scale, trainings are some of those that other studies of these networks ask for.
 _NETWORKS = {
     "tiny": (TrainingConfig("digits", "M1", 50, train_samples=200, target_loss=0.5, max_epochs=30),),
+    "digits": (TrainingConfig("digits", "M1", 16),),
+    "mnist": (TrainingConfig("mnist", "M1", 64),),
     "small": (
         *(_small("cifar10", name, 1000) for name in ("C1", "C2", "C3")),
         _small("cifar100", "CR", 500),
@@ -63,7 +67,7 @@ _NETWORKS = {
         TrainingConfig("cifar100", "CR", 64),
     ),
 }
-_MEASURES = {"tiny": TheoremMeasure(5, 2), "small": TheoremMeasure(50)}
+_MEASURES = {"tiny": TheoremMeasure(5, 2), "digits": TheoremMeasure(30), "small": TheoremMeasure(50)}
 
 
 class SaddleFree(Study):
@@ -74,9 +78,9 @@ class SaddleFree(Study):
     title = "The saddle-free theorem on trained networks"
     revision = 1
     notebook = "04_rank_c_input_hessian"
-    scales = ("small", "paper")
+    scales = ("digits", "mnist", "small", "paper")
     budget = 1800.0
-    parameters: ClassVar = common("dataset", "network", "train_samples", "target_loss", "max_epochs") | {
+    parameters: ClassVar = common("seeds", "dataset", "network", "train_samples", "target_loss", "max_epochs") | {
         "theorem_samples": Parameter(int, "The first n test samples whose Hessian is checked."),
         "theorem_vectors": Parameter(int, "Random vectors a sample where inputs are too large for a dense Hessian."),
     }
@@ -84,17 +88,21 @@ class SaddleFree(Study):
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         measure = changed(_MEASURES.get(scale, TheoremMeasure()), chosen)
-        selected = {name: chosen[name] for name in ("dataset", "network") if name in chosen}
         every = _NETWORKS[scale]
+        # Names select among several networks, and replace a single one.
+        selected = {name: chosen[name] for name in ("dataset", "network") if name in chosen and len(every) > 1}
         found = [one for one in every if all(getattr(one, name) == value for name, value in selected.items())]
         offered = ", ".join(f"{one.network} on {one.dataset}" for one in every)
         require(bool(found), f"The scale {scale!r} has {offered}; given {selected}.")
-        return [TheoremCell(changed(one, chosen), measure) for one in found]
+        trainings = [changed(one, {**chosen, "seed": seed}) for one in found for seed in chosen.get("seeds", (0,))]
+        return [TheoremCell(training, measure) for training in dict.fromkeys(trainings)]
 
     def costs(self, cell: Cell) -> Costs:
-        """Return guesses: a product and the formula's Jacobians, in float64, take some 12 gradients a vector."""
-        products = 12 * cell.measure.theorem_vectors * cell.measure.theorem_samples
-        return Costs(training_seconds(cell.training), GRADIENT_SECONDS[cell.training.network] * products)
+        """Return guesses: a column of a Hessian, or a product, takes some 12 gradients in float64."""
+        t, m = cell.training, cell.measure
+        inputs = math.prod(data.describe(t.dataset).shape)
+        columns = inputs if inputs <= input_measures.LARGEST_DENSE else m.theorem_vectors
+        return Costs(training_seconds(t), GRADIENT_SECONDS[t.network] * 12 * columns * m.theorem_samples)
 
     def _values(self, cell: Cell, run: CellRun) -> tuple[dict[str, Any], Trained]:
         begin, measure = self.costs(cell).share, cell.measure

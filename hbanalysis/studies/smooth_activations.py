@@ -39,6 +39,7 @@ _FEW = Measure(eigenvalues=1, test_eigenvalues=1, tolerance=1e-3, points=3)
 PRESETS: dict[str, Design] = {
     "tiny": Design(_TINY, (50,), (0,), replace(_FEW, epsilons=(0.1,), test_samples=100), SMOOTH[1:]),
     "digits": Design(TrainingConfig("digits", "M1", 16), (16, 128), (0, 1, 2), _FEW),
+    "mnist": Design(TrainingConfig("mnist", "M1", 64), (64, 256, 1024), (0,), _FEW),
     "small": Design(
         replace(_C1, train_samples=5000), (32, 128, 512), (0,), replace(_FEW, epsilons=(0.02,), test_samples=2000)
     ),
@@ -53,7 +54,7 @@ class SmoothActivations(SpectrumVsBatch):
     title = "Smooth activations"
     revision = 1
     notebook = "09_smooth_activations"
-    scales = ("digits", "small", "paper")
+    scales = ("digits", "mnist", "small", "paper")
     budget = 180.0
     parameters: ClassVar = common(
         *("batch_sizes", "seeds", "learning_rate", "momentum", "max_epochs", "target_loss"),

@@ -18,7 +18,7 @@ def computed(tmp_path_factory):
 
 
 def test_the_papers_networks_beyond_m1_are_checked_at_both_scales():
-    for scale in STUDY.scales:
+    for scale in ("small", "paper"):
         assert [c.training.network for c in STUDY.cells(scale)].count("CR") == 1
         assert {c.training.network for c in STUDY.cells(scale)} == {"C1", "C2", "C3", "CR"}
 
@@ -30,6 +30,13 @@ def test_trainings_at_the_papers_scale_are_shared_with_other_studies():
         for cell in studies.get(name).cells("paper")
     }
     assert {cell.training.key for cell in STUDY.cells("paper")} <= others
+
+
+def test_names_select_among_several_networks_and_replace_a_single_one():
+    assert [c.training.network for c in STUDY.cells("small", network="C2")] == ["C2"]
+    (one,) = STUDY.cells("digits", network="C1", dataset="cifar10")
+    assert (one.training.network, one.training.dataset) == ("C1", "cifar10")
+    assert [c.training.seed for c in STUDY.cells("digits", seeds=[3, 5])] == [3, 5]
 
 
 def test_the_row_holds_what_dense_hessians_of_the_same_network_say(computed):
@@ -58,6 +65,7 @@ def test_the_table_has_a_line_for_it(computed):
         ({"theorem_samples": 0}, "theorem_samples must be at least 1"),
         ({"theorem_vectors": 0}, "theorem_vectors must be at least 1"),
         ({"activation": "elu(1)"}, "Unknown parameter"),
+        ({"seeds": [-1]}, "seeds must be at least 0"),
     ],
 )
 def test_bad_input_is_named(overrides, message):

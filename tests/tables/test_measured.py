@@ -9,7 +9,8 @@ from hbanalysis.tables import measured
 
 
 def test_every_committed_result_reads():
-    names = sorted(path.stem for path in measured.FOLDER.glob("*.json"))
+    several = {"portability"}  # holds measurements of several environments
+    names = sorted({path.stem for path in measured.FOLDER.glob("*.json")} - several)
     assert "digits_net" in names
     for name in names:
         found = measured.results(name)
