@@ -31,6 +31,7 @@ _TRAINING = {
     "seed": "seed",
     "network": "network",
     "dataset": "dataset",
+    "activation": "activation",
     "learning_rate": "learning_rate",
     "lr": "learning_rate",
 }

@@ -14,11 +14,12 @@ from hbanalysis.tables.frames import families_over
 _PANELS = {"largest eigenvalue": True, "accuracy under FGSM": False}  # whether the axis is logarithmic
 
 
-def activations_vs_batch(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
+def activations_vs_batch(rows: Sequence[Row], relu: Sequence[Row] = ()) -> tuple[Figure, pd.DataFrame]:
     """The largest eigenvalue and FGSM accuracy against the batch size, one curve an activation.
 
     Args:
-        rows: rows of `smooth_activations`, and of `spectrum_vs_batch` for ReLU.
+        rows: rows of `smooth_activations`.
+        relu: rows of `spectrum_vs_batch`, for the curve of ReLU.
 
     Returns:
         The figure, and the plotted data: columns `scale`, `network`, `dataset`, `setting`, `panel`, `activation`,
@@ -27,7 +28,7 @@ def activations_vs_batch(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     Raises:
         InputError: no row has been measured.
     """
-    groups = families_over(rows, "activation")
+    groups = families_over([*rows, *relu], "activation")
     points: list[dict[str, Any]] = []
     for one, group in groups.items():
         for row in group:
@@ -58,5 +59,5 @@ def activations_vs_batch(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
             panel.set_ylabel(r"$\lambda_1$, training loss" if logarithmic else "test accuracy (%)")
         remark(axes[one, next(iter(_PANELS))], not_drawn(groups[one]))
     keys = [line_key(name, color=look.color, marker=look.marker) for name, look in looks.items()]
-    legend(figure, {}, "activation", [*keys, *seed_keys(rows)])
+    legend(figure, {}, "activation", [*keys, *seed_keys([*rows, *relu])])
     return figure, data
