@@ -54,12 +54,12 @@ def _axis(axes: Axes, one: Finding) -> None:
     values += [] if one.reference is None else [one.reference]
     low, high = min(values), max(values)
     if one.factor:
-        room = (high / low) ** 0.06
+        room = (high / low) ** 0.06 if high > low else 1.5
         axes.set_xlim(low / room, high * room)
         axes.xaxis.set_major_locator(LogLocator(subs=next(subs for most, subs in _TICKS if high / low < most)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
-        room = 0.06 * (high - low)
+        room = 0.06 * (high - low) if high > low else 1.0
         axes.set_xlim(low - room, high + room)
         axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_minor_locator(NullLocator())
