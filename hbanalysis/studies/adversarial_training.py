@@ -67,10 +67,11 @@ class RobustCell:
     measure: RobustMeasure
 
 
-# On the digits, which a laptop computes while somebody waits, the strong attack is a weaker one.
+# Where a CPU computes while somebody waits, the strong attack is a weaker one.
 _MEASURES = {
     "tiny": RobustMeasure(60, 20, 2, 1, 3, line_samples=60),
     "digits": RobustMeasure(pgd_samples=200, pgd_steps=20, pgd_restarts=1),
+    "small": RobustMeasure(1000, 200, 20, 1, line_samples=1000),
 }
 
 

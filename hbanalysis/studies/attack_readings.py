@@ -57,6 +57,12 @@ class ReadingCell:
     measure: ReadingMeasure
 
 
+_MEASURES = {
+    "tiny": ReadingMeasure((1, 3), 60, 40, 1),
+    "small": ReadingMeasure(test_samples=1000, sweep_samples=500),
+}
+
+
 class AttackReadings(Study):
     """Accuracy of the original model under the five attacks, in both readings and over CG iterations."""
 
@@ -81,7 +87,7 @@ class AttackReadings(Study):
     }
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
-        measure = changed(ReadingMeasure((1, 3), 60, 40, 1) if scale == "tiny" else ReadingMeasure(), chosen)
+        measure = changed(_MEASURES.get(scale, ReadingMeasure()), chosen)
         cells = []
         for config, adversary, _ in families(scale, chosen):
             cells.append(ReadingCell(config, AttackSizes(adversary.eps_inf, adversary.eps_2), measure))

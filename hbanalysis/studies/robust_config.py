@@ -92,7 +92,7 @@ class Robust:
 _M1 = TrainingConfig("mnist", "M1", 128, schedule="step(5, 0.5)", target_loss=None, max_epochs=100)
 _C3 = TrainingConfig("cifar10", "C3", 128, schedule="step(5, 0.5)", target_loss=None, max_epochs=100)
 _DIGITS = TrainingConfig("digits", "M1", 32, schedule="step(20, 0.5)", target_loss=None, max_epochs=60)
-_SMALL = replace(_C3, batch_size=64, train_samples=5000, schedule="step(10, 0.5)", max_epochs=60)
+_SMALL = replace(_C3, batch_size=32, train_samples=2000, schedule="step(20, 0.5)", max_epochs=60)
 _TINY = TrainingConfig("digits", "M1", 50, train_samples=200, target_loss=None, max_epochs=4)
 MNIST, CIFAR = Adversary(0.1, 2.8), Adversary(0.02, 1.2)
 # By scale: original training, sizes of the attacks, seeds.

@@ -71,6 +71,7 @@ class SpectrumCell:
 _MEASURES = {
     "tiny": SpectrumMeasure(2, 1e-1, 40, 20, 1, 2),
     "digits": SpectrumMeasure(tolerance=1e-2, samples=300, subsample=100, ends=1, singles=20),
+    "small": SpectrumMeasure(tolerance=1e-2, samples=1000, ends=1, singles=50),
 }
 
 
