@@ -42,6 +42,7 @@ from hbanalysis.operators import WeightHessian
 SAFETY = 4  # times share times largest eigenvalue: more than the norm of a part
 REACH = 8  # products of refinement that a confirmation is worth
 NEAR = 5  # times its tolerance: errors that one product or two of refinement take away
+PATIENCE = 3  # products of refinement after which a complement that was only guessed is looked at
 CLOSE = 0.3  # of the gap between wanted and other values: where the look at the complement ends
 LOOK = 24  # products of the look at the complement in the heavy part
 CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
@@ -106,6 +107,8 @@ class _Stages:
         norm: Bound on the norm of the light part.
         rest: Bounds on the complement of the kept vectors, proven if ``check``.
         likely: The same, estimated.
+        beyond: That of the heavy part alone, estimated.
+        guessed: Whether what the medium samples add to ``likely`` was guessed.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class _Stages:
         self.k = min(wanted.k + (CERTIFIED_GUARD if check else GUARD), H.shape[0])
         self.count = _Count(len(weights))
         self.norm = self._looks = 0.0
+        self.guessed = False
 
     def heavy(self, width: int, start: Callable[[KrylovSpace], Tensor | None]) -> None:
         """Lanczos on the heavy samples; keep the wanted vectors and some guards, and bound what lies beyond them."""
@@ -137,7 +141,7 @@ class _Stages:
         self.count.add(space.steps, self.first)
         kept = Wanted(self.k, wanted.which, wanted.tol).choose(found.ritz.theta)
         self._values = np.abs(found.ritz.theta[wanted.choose(found.ritz.theta)])
-        self.rest = self.likely = beyond(found.ritz, kept)
+        self.rest = self.likely = self.beyond = beyond(found.ritz, kept)
         if self.check:
             self.rest, taken = _look(space, found.ritz, kept, wanted)
             self._looks += self.count.add(taken, self.first)
@@ -171,7 +175,7 @@ class _Stages:
         if self.first == self.last:
             return
         space, size = self.space, self.last - self.first
-        medium = self.H.part(self.order[self.first : self.last], total=self.H.total)
+        medium = self._medium()
         if self.check:
             (low, high), taken = _range(space, medium)
             self.rest = self.rest[0] + low, self.rest[1] + high
@@ -182,11 +186,18 @@ class _Stages:
         space.absorb(self.H.part(self.order[: self.last], total=self.H.total), products)
         coarse = self.likely[0] - reach, self.likely[1] + reach
         if self.check or self._refinable(coarse, NORM_PRODUCTS * size / len(self.order)):
-            self.likely = coarse
+            self.likely, self.guessed = coarse, not self.check
         else:
-            (low, high), taken = _range(space, medium)
-            self.count.add(taken, size)
-            self.likely = self.likely[0] + low, self.likely[1] + high
+            self._look_at(medium)
+
+    def _medium(self) -> WeightHessian:
+        return self.H.part(self.order[self.first : self.last], total=self.H.total)
+
+    def _look_at(self, medium: WeightHessian) -> None:
+        """Bound what the medium samples add on the complement of the space as it is now."""
+        (low, high), taken = _range(self.space, medium)
+        self.count.add(taken, self.last - self.first)
+        self.likely, self.guessed = (self.beyond[0] + low, self.beyond[1] + high), False
 
     def _refinable(self, rest: tuple[float, float], look: float) -> bool:
         """Return whether refinement that relies on ``rest`` is expected to take about the products of a ``look``."""
@@ -198,22 +209,30 @@ class _Stages:
         space, wanted = self.space, self.wanted
         strict = replace(wanted, tol=(1 - WEYL) * wanted.tol)
         certain = self.check and space.agree(directions(space, strict, self.rest) <= REACH)
-        rest = self.rest if certain else self.likely
-        before = space.steps
-        blocks = Blocks(space, Wanted(self.k, wanted.which, wanted.tol), rest)
+        patience = min(self._limit, space.steps + PATIENCE) if self.guessed else self._limit
+        outcome, rest = self._grow(strict, certain, patience)
+        if patience < self._limit and not outcome.converged:
+            self._look_at(self._medium())
+            outcome, rest = self._grow(strict, certain, self._limit)
+        if self.check and outcome.complete.method != "whole space":
+            confirmed = certain and outcome.rest is not None
+            outcome.complete = Completeness("probe", confirmed, self._looks, FAILURE, rest)
+        return outcome
+
+    def _grow(self, strict: Wanted, certain: bool, limit: int) -> tuple[Outcome, tuple[float, float]]:
+        """Let the space grow until it is done or ``limit`` products are taken; return bounds on its complement too."""
+        space, rest, before = self.space, self.rest if certain else self.likely, self.space.steps
+        blocks = Blocks(space, replace(strict, k=self.k), rest)
         gauge, prepare = gauge_of(strict, blocks, certain), partial(focus, space, strict, rest)
-        outcome = run(space, strict, self._limit, False, self._show, lambda: None, gauge=gauge, prepare=prepare)
+        outcome = run(space, strict, limit, False, self._show, lambda: None, gauge=gauge, prepare=prepare)
         self.count.add(space.steps - before, self.last)
         if outcome.complete.method == "whole space":
-            return outcome
+            return outcome, rest
         settled = blocks.settled(outcome.ritz, strict)
         if settled is not None:
             outcome.ritz, outcome.rest = settled
             rest = settled[1]
-        if self.check:
-            confirmed = certain and outcome.rest is not None
-            outcome.complete = Completeness("probe", confirmed, self._looks, FAILURE, rest)
-        return outcome
+        return outcome, rest
 
 
 class _Count:

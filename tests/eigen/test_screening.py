@@ -44,6 +44,23 @@ def test_it_costs_less_than_lanczos_and_says_what_it_used(trained, k):
     assert 0 < pairs.notes["heavy"] < pairs.notes["used"] <= 1
 
 
+@pytest.mark.parametrize(("near", "patience"), [(1e9, 0), (1e9, 2), (0, 3)])
+def test_a_guess_that_does_not_do_is_looked_at_once(trained, truth, monkeypatch, near, patience):
+    """Guessed and looked at after so many products, or looked at beforehand: the same values, within their bounds."""
+    looked = []
+    original = screening._Stages._look_at
+    monkeypatch.setattr(screening._Stages, "_look_at", lambda self, part: looked.append(1) or original(self, part))
+    monkeypatch.setattr(screening, "NEAR", near)
+    monkeypatch.setattr(screening, "PATIENCE", patience)
+    monkeypatch.setattr(screening, "directions", lambda *_: 0)
+    values = truth.flip(0)[:20]
+    pairs = eigsh(WeightHessian(*trained), 20, method="screened", check=False)
+    assert pairs.converged
+    assert len(looked) == 1
+    assert bool(((pairs.values - values).abs() <= pairs.bounds + 1e-12).all())
+    assert bool((pairs.bounds <= 1e-4 * values).all())
+
+
 def test_the_krylov_part_goes_on_until_its_guards_are_found():
     """The wanted value is found, a guard is a blur of residual 0.75: what lies beyond it may reach up to the wanted."""
     wanted = Wanted(1, "LA", 1e-2)
