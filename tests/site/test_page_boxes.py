@@ -76,7 +76,8 @@ def test_a_page_says_where_its_rows_come_from(site, name):
         assert dates[0] in line and dates[-1] in line
         assert f": {len(group)} row" in line
     block = nbformat.read(notebooks.find(name), as_version=4).metadata[notebooks.BLOCK]
-    assert block["date"] in lines[-1]
+    assert all(block[name] in lines[-1] for name in ("date", "version", "torch", "python", "commit"))
+    assert "+" not in block["commit"]
     if rows:
         links = found[f"The {len(rows)} rows of this page"].select("a.reference")
         assert sorted(link.get_text() for link in links) == sorted(row.key for row in rows)
