@@ -82,10 +82,10 @@ def page_line(notebook: nbformat.NotebookNode, path: Path) -> str:
     block = notebook.metadata[notebooks.BLOCK]
     seed = notebooks.declared(path).get("seed")
     with_seed = f", seed {block['parameters'].get('seed', seed.default)}" if seed else ""
+    torch, python, commit = (block.get(name) or "unknown" for name in ("torch", "python", "commit"))
     return (
         f"{duration(block['seconds'])} on {'a CPU' if block['device'] == 'cpu' else block['device']}{with_seed}; "
-        f"hbanalysis {block['version']}, torch {block['torch']}, Python {block['python']}; "
-        f"commit {block['commit'] or 'unknown'}; {block['date']}"
+        f"hbanalysis {block['version']}, torch {torch}, Python {python}; commit {commit}; {block['date']}"
     )
 
 
