@@ -78,13 +78,14 @@ def _banded(quantity: str, band: tuple[float, float], seen: tuple[float, float] 
 
 
 def page_line(notebook: nbformat.NotebookNode, path: Path) -> str:
-    """Return when, where and how long a notebook itself ran."""
+    """Return when, where, how long and with what a notebook itself ran."""
     block = notebook.metadata[notebooks.BLOCK]
     seed = notebooks.declared(path).get("seed")
     with_seed = f", seed {block['parameters'].get('seed', seed.default)}" if seed else ""
+    torch, python, commit = (block.get(name) or "unknown" for name in ("torch", "python", "commit"))
     return (
         f"{duration(block['seconds'])} on {'a CPU' if block['device'] == 'cpu' else block['device']}{with_seed}; "
-        f"hbanalysis {block['version']}; {block['date']}"
+        f"hbanalysis {block['version']}, torch {torch}, Python {python}; commit {commit}; {block['date']}"
     )
 
 

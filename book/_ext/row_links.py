@@ -2,13 +2,15 @@
 
 A line of a table names its rows by what stands in it: ``key``, or ``scale``, ``batch_size``, ``seed`` and the like. The
 lines that name some rows of the page get one more cell, with a link to each; the paper's lines get none. A figure is
-drawn by one call of `hbanalysis.plots`, whose argument says from which rows.
+drawn by one call of `hbanalysis.plots`, whose argument says from which rows; one that a page computes by itself names
+the command that runs the page.
 """
 
 import ast
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
@@ -96,17 +98,26 @@ def facts_of(row: Row, among: Sequence[Row]) -> dict[str, set[str]]:
 def rows_of_figure(source: str, pages: Mapping[str, Sequence[Row]]) -> list[Row]:
     """Return the rows that a cell draws: those of ``plots.f(page.rows)``, or the one of ``plots.f(page.rows[0])``.
 
+    The argument may also be a name that the cell sets, such as ``first = next(row for row in page.rows if ...)``.
+
     Args:
         source: The cell's code.
         pages: The rows of each page by the name of its variable, in the page's order.
     """
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    settings = [node for node in tree.body if isinstance(node, ast.Assign)]
+    named = {ast.unparse(node.targets[0]): ast.unparse(node.value) for node in settings}
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("plots.") or not node.args:
             continue
-        said = re.fullmatch(r"(\w+)\.rows(?:\[(\d+)\])?", ast.unparse(node.args[0]))
+        given = ast.unparse(node.args[0])
+        pattern = r"next\(.*?\b(\w+)\.rows\b.*" if given in named else r"(\w+)\.rows(?:\[\d+\])?"
+        expression = named.get(given, given)
+        said = re.fullmatch(pattern, expression)
         if said and said[1] in pages:
-            rows = list(pages[said[1]])
-            return rows if said[2] is None else rows[int(said[2]) :][:1]
+            # The page itself runs this when its figures are drawn again, see `hbanalysis.publishing.replay`.
+            drawn = eval(expression, {said[1]: SimpleNamespace(rows=list(pages[said[1]]))})
+            return [drawn] if isinstance(drawn, Row) else list(drawn or [])
     return []
 
 
@@ -131,6 +142,12 @@ def figure_line(rows: Sequence[Row], root: str) -> nodes.paragraph:
     return line
 
 
+def again_line(source: Path) -> nodes.paragraph:
+    """Return the line of a figure that its page computes by itself: the command that runs the page."""
+    command = f"papermill notebooks/{source.name} out.ipynb"
+    return nodes.paragraph("", "Again: ", nodes.literal("", command), classes=["row-links"])
+
+
 def add_links(app: Sphinx, doctree: nodes.document) -> None:
     """Add the links to all tables and figures of a notebook's page."""
     docname = app.env.docname
@@ -153,8 +170,8 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
             of_cell = used or [row for some in rows.values() for row in some]
             table.replace_self(nodes.raw("", linked(table.astext(), of_cell, root), format="html"))
         for legend in [node for figure in cell.findall(nodes.figure) for node in figure.findall(nodes.legend)]:
-            if drawn := rows_of_figure(text, rows):
-                legend += figure_line(drawn, root)
+            drawn = rows_of_figure(text, rows)
+            legend += figure_line(drawn, root) if drawn else again_line(source)
 
 
 def _links(soup: BeautifulSoup, rows: Sequence[Row], root: str) -> Tag:

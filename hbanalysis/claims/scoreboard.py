@@ -1,6 +1,6 @@
 """Every claim at a glance: the paper's words, what the rows say at its scale, the verdict, smaller scales beside it.
 
-The front page and the README show this one table; both are made from the published rows.
+The front page of the book shows all of it, the README its short form; both are made from the published rows.
 """
 
 import os
@@ -106,7 +106,17 @@ def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> s
                 f"`{one.study}`" if one.study else "–",
             ]
         )
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return _lines(lines)
+
+
+def short_markdown(found: Sequence[Standing]) -> str:
+    """Return the README's table: one measured text a claim, and a link to the notebook."""
+    head = ["claim", "here, at the paper's scale", "verdict", "page"]
+    lines = [head, ["---"] * len(head)]
+    for one in found:
+        page = f"[{one.claim.page.partition('_')[0]}](notebooks/{one.claim.page}.ipynb)" if one.study else "–"
+        lines.append([f"**{one.claim.id}** {one.short}", _shortest(one.found) or "–", one.outcome, page])
+    return _lines(lines)
 
 
 def update_readme(path: Path, found: Sequence[Standing]) -> bool:
@@ -121,8 +131,7 @@ def update_readme(path: Path, found: Sequence[Standing]) -> bool:
         _, after = rest.split(END)
     except ValueError:
         raise StoreError(f"{path} needs the lines {BEGIN!r} and {END!r} once each, where the table goes.") from None
-    table = markdown(found, lambda claim: f"[{claim.page}](notebooks/{claim.page}.ipynb)")
-    changed = f"{before}{BEGIN}\n{table}\n{END}{after}"
+    changed = f"{before}{BEGIN}\n{short_markdown(found)}\n{END}{after}"
     if changed != text:
         write_atomically(path, changed)
     return changed != text
@@ -133,6 +142,18 @@ def refresh_readme() -> bool:
     if os.environ.get(PUBLISHED_VARIABLE) or not README.is_file():
         return False
     return update_readme(README, standings(published().rows()))
+
+
+def _lines(lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _shortest(found: Sequence[str]) -> str:
+    """The first part of the shortest of several findings, and how many more there are."""
+    if not found:
+        return ""
+    first = min(found, key=len).partition(";")[0]
+    return first if len(found) == 1 else f"{first} (and {len(found) - 1} more)"
 
 
 def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:

@@ -69,16 +69,20 @@ def examples(row: Row) -> tuple[Figure, pd.DataFrame]:
     """
     pictures = row.values["pictures"]
     house_style()
-    count = len(pictures)
-    figure = plt.figure(figsize=(1.32 * (1 + len(ATTACKS)), 3.15 * count), layout="constrained")
-    axes = figure.subplots(2 * count, 1 + len(ATTACKS), squeeze=False)
+    count, names = len(pictures), ("clean", *ATTACKS)
+    across = 3 if is_stacked() else len(names)
+    blocks = count * -(-len(names) // across)
+    size = (STACKED_WIDTH, 3.3 * blocks) if is_stacked() else (1.32 * across, 3.15 * blocks)
+    figure = plt.figure(figsize=size, layout="constrained", label=STACKED if is_stacked() else "")
+    axes = figure.subplots(2 * blocks, across, squeeze=False)
     lines = []
     for number, entry in enumerate(pictures):
         clean = decoded(entry["versions"]["clean"]["image"])
-        for place, name in enumerate(("clean", *ATTACKS)):
+        for place, name in enumerate(names):
             version = entry["versions"][name]
             image = decoded(version["image"])
-            top, below = axes[2 * number, place], axes[2 * number + 1, place]
+            block, column = divmod(number * len(names) + place, across)
+            top, below = axes[2 * block, column], axes[2 * block + 1, column]
             _show(top, np.clip(image, 0, 1))
             top.set_title(f"{name}\n{version['predicted']} ({100 * version['confidence']:.0f} %)", fontsize=9.5)
             _show(below, _signed(image - clean))

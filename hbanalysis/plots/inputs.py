@@ -11,7 +11,18 @@ from matplotlib.figure import Figure
 
 from hbanalysis.errors import InputError
 from hbanalysis.plots.series import PLACE, cell, draw, of_family, place, with_means
-from hbanalysis.plots.style import Look, batch_axis, batch_looks, grid, house_style, legend, line_key
+from hbanalysis.plots.style import (
+    STACKED,
+    STACKED_WIDTH,
+    Look,
+    batch_axis,
+    batch_looks,
+    grid,
+    house_style,
+    is_stacked,
+    legend,
+    line_key,
+)
 from hbanalysis.store import Row
 from hbanalysis.store.pictures import decoded
 from hbanalysis.tables.frames import Family, families
@@ -263,11 +274,17 @@ def input_directions(row: Row) -> tuple[Figure, pd.DataFrame]:
         raise InputError("This row holds no pictures: its training diverged. Take another row.")
     house_style()
     names = [name for name in _PICTURES if name in entries[0]["images"]]
-    figure = plt.figure(figsize=(1.5 * len(names), 1.95 * len(entries)), layout="constrained")
-    axes = figure.subplots(len(entries), len(names), squeeze=False)
+    across = min(3, len(names)) if is_stacked() else len(names)
+    down = -(-len(names) // across)
+    width = STACKED_WIDTH / across if is_stacked() else 1.5
+    size = (width * across, (width + 0.45) * down * len(entries))
+    figure = plt.figure(figsize=size, layout="constrained", label=STACKED if is_stacked() else "")
+    axes = figure.subplots(down * len(entries), across, squeeze=False).reshape(len(entries), -1)
     lines = []
     for number, entry in enumerate(entries):
-        for panel, name in zip(axes[number], names, strict=True):
+        for panel in axes[number, len(names) :]:
+            panel.set_axis_off()
+        for panel, name in zip(axes[number], names, strict=False):
             picture = decoded(entry["images"][name])
             cosine = entry["cosines"].get(name)
             _show(panel, np.clip(picture, 0, 1) if cosine is None else _signed(picture))

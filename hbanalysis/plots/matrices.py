@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hbanalysis.errors import InputError
-from hbanalysis.plots.style import house_style
+from hbanalysis.plots.style import STACKED, STACKED_WIDTH, house_style, is_stacked
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families
 from hbanalysis.tables.robustness import matrix, paper_matrix
@@ -44,12 +44,14 @@ def accuracy_matrices(rows: Sequence[Row], kind: str = "static") -> tuple[Figure
             panels.append((one, "ours minus the paper's", (ours.loc[theirs.index] - theirs)))
     house_style()
     sizes = [len(values) + 2.4 for *_, values in panels]
-    figure = plt.figure(figsize=(6.6, 0.46 * sum(sizes)), layout="constrained")
+    width, label = (STACKED_WIDTH, STACKED) if is_stacked() else (6.6, "")
+    figure = plt.figure(figsize=(width, 0.46 * sum(sizes)), layout="constrained", label=label)
     axes = figure.subplots(len(panels), 1, height_ratios=sizes, squeeze=False)[:, 0]
     titles, lines = distinct_titles(groups), []
     for (one, name, values), panel in zip(panels, axes, strict=True):
         _heat(panel, values, difference="minus" in name)
-        panel.set_title(f"{titles[one]}, {one.scale_label}\n{name}", fontsize=12, fontweight="bold", loc="left")
+        head = f"{titles[one]}, {name}\n{one.scale_label}" if label else f"{titles[one]}, {one.scale_label}\n{name}"
+        panel.set_title(head, fontsize=10.5 if label else 12, fontweight="bold", loc="left")
         for model, line in values.iterrows():
             for column, value in line.items():
                 entry = {"scale": one.scale, "trained": titles[one], "matrix": name, "model": model, "set": column}
@@ -61,12 +63,14 @@ def _heat(panel: Axes, values: pd.DataFrame, difference: bool) -> None:
     numbers = values.to_numpy(dtype=float)
     low, high = (-_LARGEST, _LARGEST) if difference else (0, 100)
     panel.imshow(numbers, cmap="PuOr" if difference else "viridis", vmin=low, vmax=high, aspect="auto")
-    panel.set_xticks(range(values.shape[1]), [str(c).replace("mean of attacked", "mean") for c in values], fontsize=10)
-    panel.set_yticks(range(values.shape[0]), list(values.index), fontsize=10.5)
+    heads = [str(c).replace("mean of attacked", "mean") for c in values]
+    panel.set_xticks(range(values.shape[1]), heads, fontsize=7.5 if is_stacked() else 10)
+    panel.set_yticks(range(values.shape[0]), list(values.index), fontsize=9 if is_stacked() else 10.5)
     panel.xaxis.tick_top()
     panel.grid(False)
     panel.tick_params(length=0)
+    size = 9 if is_stacked() else 10.5
     for (i, j), value in np.ndenumerate(numbers):
         white = abs(value) > 0.6 * _LARGEST if difference else value < _DARK
         text = f"{value:+.1f}" if difference else f"{value:.1f}"
-        panel.text(j, i, text, ha="center", va="center", fontsize=10.5, color="white" if white else "black")
+        panel.text(j, i, text, ha="center", va="center", fontsize=size, color="white" if white else "black")

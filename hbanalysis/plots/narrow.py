@@ -14,7 +14,7 @@ from hbanalysis.plots.style import STACKED
 
 _DPI = 144  # phones have two or three points a pixel
 _LETTERS = 22  # along the side of a panel
-_COLOURS = 32  # as the notebooks' own pictures
+_COLOURS = 128  # fewer lose a pale second map of colours beside a rich one
 
 
 def picture(figure: Figure) -> bytes | None:

@@ -3,7 +3,7 @@
 The normal form makes a run comparable: no injected cell (the parameters cell itself shows the values that
 were used), no timestamps, cell ids from the cells' contents, streams joined, executions counted from 1. What
 changes from run to run stands in one small block, ``metadata.hbanalysis``: date, seconds, device, parameters,
-version.
+versions, commit.
 """
 
 import ast
@@ -149,12 +149,14 @@ def execute(
                 raise InputError(f"{path.name}: {message}") from error
             trace = _ANSI.sub("", "\n".join(error.traceback[-3:]))
             raise NotebookError(f"{path.name}, cell {error.cell_index}: {error.ename}: {message}\n{trace}") from error
+    device = given.get("device") or _default_device()
     block = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seconds": round(time.monotonic() - started),
-        "device": given.get("device") or _default_device(),
+        "device": device,
         "parameters": given,
         "version": __version__,
+        **_origin(device),
     }
     return normal_form(run, given, block)
 
@@ -327,6 +329,12 @@ def _kernel_manager(scratch: Path, environment: Mapping[str, str]) -> type:
             return specification
 
     return ThisPython
+
+
+def _origin(device: str) -> dict[str, Any]:
+    from hbanalysis.store.provenance import environment
+
+    return {name: text for name, text in environment(device).items() if name in ("torch", "python", "commit")}
 
 
 def _default_device() -> str:

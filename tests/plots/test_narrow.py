@@ -55,3 +55,32 @@ def test_a_long_name_takes_two_lines():
     narrow.picture(figure)
     names = {panel.get_ylabel() for part in figure.subfigs for panel in part.axes}
     assert names == {"eigenvalue, median\nover samples"}
+
+
+@pytest.mark.parametrize(
+    ("draw", "study"),
+    [
+        (lambda rows: plots.examples(rows[0]), "attack_readings"),
+        (
+            lambda rows: plots.input_directions(next(row for row in rows if row.values.get("pictures"))),
+            "input_curvature",
+        ),
+        (plots.accuracy_matrices, "adversarial_training"),
+    ],
+)
+def test_pictures_and_matrices_are_as_wide_as_a_phone(draw, study):
+    rows = store.published().rows(study)
+    wide, data = draw(rows)
+    with stacked():
+        figure, again = draw(rows)
+    pd.testing.assert_frame_equal(data, again)
+    assert narrow.picture(wide) is None
+    with Image.open(io.BytesIO(narrow.picture(figure))) as opened:
+        assert opened.width == pytest.approx(144 * STACKED_WIDTH, abs=1)
+    assert words(figure) == words(wide)
+    assert len([panel for panel in figure.axes if panel.images]) == len([panel for panel in wide.axes if panel.images])
+
+
+def words(figure) -> list[str]:
+    titles = (panel.get_title(loc) for panel in figure.axes for loc in ("left", "center"))
+    return sorted(word.strip(",") for title in titles for word in title.split())

@@ -57,7 +57,8 @@ def test_a_run_shows_its_parameters_and_nothing_that_changes(tmp_path: Path):
     assert len(first.cells[3].outputs) == 1
     assert first.cells[4].outputs[0].execution_count == 4
     assert set(first.metadata) == {"kernelspec", "language_info", "hbanalysis"}
-    assert set(first.metadata.hbanalysis) == {"date", "seconds", "device", "parameters", "version"}
+    known = {"date", "seconds", "device", "parameters", "version", "torch", "python", "commit"}
+    assert set(first.metadata.hbanalysis) == known
     assert first.metadata.hbanalysis.parameters == {"scale": "digits", "seeds": [7]}
     text = nbformat.writes(first)
     assert "papermill" not in text

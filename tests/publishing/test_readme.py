@@ -30,3 +30,12 @@ def test_rows_of_another_place_leave_the_readme(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "PICTURE", tmp_path / "spectra.png")
     readme.refresh()
     assert not readme.PICTURE.exists()
+
+
+def test_it_is_one_screen_and_a_half():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 70
+    assert all(command in text for command in ("make book", "make test", "make serve"))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count(" | ") for line in table} == {3}
+    assert max(map(len, table)) < 240

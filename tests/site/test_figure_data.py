@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from docutils import nodes
+from PIL import Image
 
 from hbanalysis import store
 from hbanalysis.publishing import notebooks, replay
 
 SITE_LIMIT, PAGE_LIMIT = 25e6, 1.5e6
+BESIDE = re.compile(r"\((left|right)\b|on the (left|right)\b|\b[Ll]eft,|\b[Rr]ight,|side by side")
+WIDEST = 640  # pixels of a picture that phones show 342 wide
 STUDY, PAGE = "learning_rate_factorial", "13_learning_rate_or_batch_size"
 
 
@@ -44,6 +47,24 @@ def test_every_figure_of_a_page_has_its_data_below_it(site, name):
         data = pd.read_csv(io.StringIO(text))
         assert len(data) == int(said[1].replace(",", "")) > 0
         assert len(data.columns) > 1
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_figure_is_legible_on_a_phone(site, name):
+    """It has a form for narrow screens, or is not much wider than one: type of 12 points stays above 9 pixels."""
+    page = BeautifulSoup((site / "notebooks" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    for figure in page.select(".cell_output figure[id]:not(.loss-surface)"):
+        narrow = figure.select_one("picture > source[media]")
+        address = narrow["srcset"] if narrow else figure.select_one("img")["src"]
+        with Image.open((site / "notebooks" / address).resolve()) as picture:
+            assert picture.width <= WIDEST, figure["id"]
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_caption_holds_whether_panels_stand_beside_or_below_one_another(name):
+    for cell in nbformat.read(notebooks.find(name), as_version=4).cells:
+        words = " ".join(str(part) for part in cell.metadata.get("mystnb", {}).values())
+        assert not BESIDE.search(words), words
 
 
 def has_figure(cell) -> bool:

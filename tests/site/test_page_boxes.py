@@ -76,7 +76,8 @@ def test_a_page_says_where_its_rows_come_from(site, name):
         assert dates[0] in line and dates[-1] in line
         assert f": {len(group)} row" in line
     block = nbformat.read(notebooks.find(name), as_version=4).metadata[notebooks.BLOCK]
-    assert block["date"] in lines[-1]
+    assert all(block[name] in lines[-1] for name in ("date", "version", "torch", "python", "commit"))
+    assert "+" not in block["commit"]
     if rows:
         links = found[f"The {len(rows)} rows of this page"].select("a.reference")
         assert sorted(link.get_text() for link in links) == sorted(row.key for row in rows)
@@ -191,11 +192,23 @@ def test_figures_link_to_the_rows_that_they_are_drawn_from(site):
     assert "paper" in one["title"]
 
 
+@pytest.mark.parametrize("name", notebooks.names())
+def test_every_figure_names_the_command_that_makes_it(site, name):
+    for figure in page(site, name).select(".cell_output figure[id]:not(.loss-surface)"):
+        said = [code.get_text() for code in figure.select("figcaption .row-links code")]
+        assert said, figure["id"]
+        run = ["hbanalysis", "run"] if shown(name) else ["papermill", f"notebooks/{name}.ipynb"]
+        assert all(shlex.split(command)[:2] == run for command in said)
+
+
 def test_the_rows_of_a_figure_are_those_that_it_is_given(extensions):
     rows = store.published().rows("spectrum_vs_batch")
     of = extensions["row_links"].rows_of_figure
     assert of("fig, data = plots.spectra(page.rows)", {"page": rows}) == rows
     assert of("fig, data = plots.f(page.rows[1])", {"page": rows}) == rows[1:2]
+    chosen = f"first = next((row for row in page.rows if row.key == {rows[2].key!r}), None)\nplots.f(first)"
+    assert of(chosen, {"page": rows}) == [rows[2]]
+    assert of(chosen.replace(rows[2].key, "none"), {"page": rows}) == []
     assert of("fig, data = plots.f(other.rows)", {"page": rows}) == []
     assert of("frames.table(page.rows)", {"page": rows}) == []
 
