@@ -89,6 +89,15 @@ def page_line(notebook: nbformat.NotebookNode, path: Path) -> str:
     )
 
 
+def gpu_line(rows: Sequence[Row]) -> str:
+    """Return what a GPU took for the rows that were computed on one."""
+    there = [row.provenance for row in rows if row.provenance["device"].startswith("cuda")]
+    if not there:
+        return "not timed; nothing of this page was computed on one so far"
+    names = _joined(origin["device_name"] for origin in there)
+    return f"{duration(sum(one['seconds']['total'] for one in there))} in all for {len(there)} of the rows, {names}"
+
+
 def add_origins(app: Sphinx, doctree: nodes.document) -> None:
     """Append the lines, and the list of rows, to a page that shows rows or was run."""
     docname = app.env.docname
@@ -104,7 +113,8 @@ def add_origins(app: Sphinx, doctree: nodes.document) -> None:
         rows = [row for name in shown for row in store.published().rows(name)]
         for name in shown:
             app.env.note_dependency(str(store.published().root / name))
-        lines = [*origin_lines(rows), *band_lines(shown), ("This page ran", page_line(notebook, source))]
+        ran = page_line(notebook, source)
+        lines = [*origin_lines(rows), *band_lines(shown), ("This page ran", ran), ("On a GPU", gpu_line(rows))]
     elif any("claims" in node["classes"] for node in doctree.findall(nodes.container)):
         rows = store.published().rows()
         lines = origin_lines(rows)
