@@ -20,12 +20,12 @@ from hbanalysis.tables import audited
 
 BUILD = PROJECT / "build" / "audit"
 SAMPLE = 150
-SEED = 0
+SEED = 1  # another one draws another sample: of mutants that no test was written for
 AT_ONCE = 400  # mutants in one copy of the project
 OPEN = ("survived", "unreached")  # a new test may kill these
 # Deterministic tests of one process; the slow ones of the full tier take no part.
 PLUGINS = ("-p", "audit.trial", "-p", "no:cacheprovider", "-p", "no:xdist")
-OPTIONS = ("--tier", "quick", "-q", "--tb=native", "--doctest-modules", *PLUGINS)
+OPTIONS = ("--tier", "quick", "-q", "--tb=native", "--doctest-modules", "--hypothesis-profile=ci", *PLUGINS)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Write ``audit/report.json`` from what ``build/audit`` holds: verdicts on mutants, coverage, memory.
+"""Write ``audit/report.json`` from what ``build/audit`` holds: verdicts on mutants, coverage, memory, weaknesses.
 
 ``python -m audit.report``. A part that was not measured anew is taken from the report that is there. It is refused
 where a mutant survived and ``audit/explanations.toml`` does not say why.
@@ -54,6 +54,7 @@ def main() -> None:
         "mutation": stamped(mutation),
         "coverage": of_coverage() or before.get("coverage"),
         "memory": of_memory() or before.get("memory"),
+        "weaknesses": of_weaknesses() or before.get("weaknesses"),
     }
     write_atomically(audited.REPORT, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
@@ -93,6 +94,12 @@ def of_memory() -> dict | None:
     """Return what `audit.memory` has read."""
     path = BUILD / "memory.json"
     return stamped({"runs": json.loads(path.read_text(encoding="utf-8"))}) if path.exists() else None
+
+
+def of_weaknesses() -> dict | None:
+    """Return what pip-audit was told about the pinned packages."""
+    path = BUILD / "weaknesses.json"
+    return stamped(audited.weaknesses(json.loads(path.read_text(encoding="utf-8")))) if path.exists() else None
 
 
 def stamped(found: dict) -> dict:

@@ -32,6 +32,8 @@ def page(found: dict, stale: list[str]) -> str:
     parts.append(_coverage(found["coverage"]) if found["coverage"] else "**Coverage** has not been measured yet.")
     if found["memory"]:
         parts.append(_memory(found["memory"]))
+    if found["weaknesses"]:
+        parts.append(_weaknesses(found["weaknesses"]))
     return "\n\n".join(parts)
 
 
@@ -60,6 +62,17 @@ def _memory(found: dict) -> str:
         for name, run in found["runs"].items()
     )
     return f"**Memory of long runs** ({found['date']}, commit `{found['commit']}`). Resident memory changed by: {runs}."
+
+
+def _weaknesses(found: dict) -> str:
+    asked, answered, known = found["asked"], found["answered"], found["known"]
+    text = (
+        f"**Known weaknesses** ({found['date']}, commit `{found['commit']}`). pip-audit asked about all {asked} packages "
+        f"of `constraints.txt` and was answered for {answered}"
+    )
+    if not answered:
+        return f"{text}: its service was not within reach where the audit ran, so nothing is shown here."
+    return f"{text}: {', '.join(f'`{one}`' for one in known) or 'no weakness of these is known'}."
 
 
 def _code(text: str) -> str:

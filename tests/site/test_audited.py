@@ -26,6 +26,7 @@ REPORT = {
         "on_cuda_only": [{"file": "hbanalysis/memory.py", "why": "asks the device"}],
     },
     "memory": {**STAMP, "runs": {"weight Hessian": {"unit": "product", "count": 1000, "growth_mb": -0.4}}},
+    "weaknesses": {**STAMP, "asked": 3, "answered": 2, "known": ["some 1.0: CVE-1"]},
 }
 
 
@@ -44,6 +45,17 @@ def test_the_section_says_what_was_measured(directive):
     assert "(91.0 %)" in text
     assert "`hbanalysis/memory.py` (asks the device)" in text
     assert "weight Hessian: -0.4 MB in the last nine tenths of 1,000 products" in text
+
+
+def test_weaknesses_are_named_and_a_missing_answer_is_no_clean_bill(directive):
+    assert "asked about all 3 packages of `constraints.txt` and was answered for 2: `some 1.0: CVE-1`." in (
+        directive.page(REPORT, [])
+    )
+    clean = {**REPORT["weaknesses"], "known": []}
+    assert "answered for 2: no weakness of these is known." in directive.page({**REPORT, "weaknesses": clean}, [])
+    silent = {**clean, "answered": 0}
+    text = directive.page({**REPORT, "weaknesses": silent}, [])
+    assert "so nothing is shown here" in text and "no weakness" not in text
 
 
 def test_a_stale_section_names_the_files_first(directive):
