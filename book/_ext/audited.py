@@ -67,8 +67,8 @@ def _memory(found: dict) -> str:
 def _weaknesses(found: dict) -> str:
     asked, answered, known = found["asked"], found["answered"], found["known"]
     text = (
-        f"**Known weaknesses** ({found['date']}, commit `{found['commit']}`). pip-audit asked about all {asked} packages "
-        f"of `constraints.txt` and was answered for {answered}"
+        f"**Known weaknesses** ({found['date']}, commit `{found['commit']}`). pip-audit asked about all {asked} "
+        f"packages of `constraints.txt` and was answered for {answered}"
     )
     if not answered:
         return f"{text}: its service was not within reach where the audit ran, so nothing is shown here."
