@@ -16,6 +16,7 @@ from hbanalysis.folders import PROJECT
 
 REPORT = PROJECT / "audit" / "report.json"
 SCHEMA = 1
+GOAL = 0.85  # share of mutants that the tests of a room shall notice
 ROOMS = ("operators", "eigen", "inputs", "attacks")
 KINDS = {
     "equivalent": "no input tells the two apart",
