@@ -13,7 +13,7 @@ COLLECT := --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 30
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope $(COLLECT)
 
 .DEFAULT_GOAL := help
-.PHONY: help book site pdf serve test test-full audit lint clean
+.PHONY: help book site pdf serve test test-full audit weaknesses lint clean
 
 help: ## show this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,17 +53,28 @@ $(SNAKEMAKE):
 test-full: $(STAMP) $(SNAKEMAKE) ## full tier: everything slow; together with `make test` every test exactly once
 	$(PYTEST) --tier full
 
+AUDITOR := .venv-audit/bin/python
+PIP_AUDIT := $(AUDITOR) -m pip_audit --no-deps --disable-pip --progress-spinner off -r constraints.txt
+$(AUDITOR):
+	$(PYTHON) -m venv .venv-audit
+	$(AUDITOR) -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+
 MUTANTS := $(if $(ALL),--all,$(if $(SAMPLE),--sample $(SAMPLE)))
 # Verdicts on mutants are kept below build/audit: what was interrupted goes on where it stopped.
-audit: $(STAMP) ## hours, by hand: do the tests notice mutants, what do they reach, is memory flat (SAMPLE=300, ALL=1)
+audit: $(STAMP) $(AUDITOR) ## hours, by hand: do the tests notice mutants, what do they reach, is memory flat (SAMPLE=300, ALL=1)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book,dev,audit]' -c constraints.txt
 	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS)
 	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS) --again --slow
+	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 --seed 1
 	$(ONE_THREAD) $(BIN)/python -m coverage run -m pytest -q -n 2 --dist loadscope --doctest-modules tests hbanalysis
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage json --quiet -o build/audit/coverage.json
 	$(ONE_THREAD) $(BIN)/python -m audit.memory --out build/audit/memory.json
+	-$(PIP_AUDIT) --format json --output build/audit/weaknesses.json
 	$(BIN)/python -m audit.report
+
+weaknesses: $(AUDITOR) ## ask whether a weakness of a pinned package is known; no answer is a failure
+	$(PIP_AUDIT) --strict
 
 lint: $(STAMP) ## ruff (lint and format), mypy, import-linter
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Write ``audit/report.json`` from what ``build/audit`` holds: verdicts on mutants, coverage, memory.
+"""Write ``audit/report.json`` from what ``build/audit`` holds: verdicts on mutants, coverage, memory, weaknesses.
 
 ``python -m audit.report``. A part that was not measured anew is taken from the report that is there. It is refused
 where a mutant survived and ``audit/explanations.toml`` does not say why.
@@ -19,7 +19,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from audit.mutants import ROOMS, Mutant, mutants, sample
-from audit.mutation import BUILD, OPEN, SEED, entries
+from audit.mutation import BUILD, FRESH, OPEN, SEED, entries
 from audit.trial import SLOWEST, TOGETHER
 from hbanalysis.files import write_atomically
 from hbanalysis.folders import PROJECT
@@ -52,8 +52,10 @@ def main() -> None:
         "schema": audited.SCHEMA,
         "files": {name: audited.digest(PROJECT / name) for name in audited.covered_files()},
         "mutation": stamped(mutation),
+        "fresh": of_fresh() or before.get("fresh"),
         "coverage": of_coverage() or before.get("coverage"),
         "memory": of_memory() or before.get("memory"),
+        "weaknesses": of_weaknesses() or before.get("weaknesses"),
     }
     write_atomically(audited.REPORT, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
@@ -65,8 +67,18 @@ def of_mutants() -> dict:
         "seed": SEED,
         "slowest_test_seconds": SLOWEST,
         "tests_seconds": TOGETHER,
-        "rooms": {room: _room(mutants(room), explanations) for room in ROOMS},
+        "rooms": {room: _room(mutants(room), explanations, SEED) for room in ROOMS},
     }
+
+
+def of_fresh() -> dict | None:
+    """Return the counts of every room on the sample that no test was written for; its survivors need no explanation."""
+    rooms = {room: _room(mutants(room), [], FRESH) for room in ROOMS}
+    if not all(counts["tried"] for counts in rooms.values()):
+        return None
+    for counts in rooms.values():
+        del counts["survivors"]
+    return stamped({"seed": FRESH, "rooms": rooms})
 
 
 def of_coverage() -> dict | None:
@@ -86,13 +98,19 @@ def of_coverage() -> dict | None:
         )
         lines = [lines[0] + len(executed), lines[1] + len(executed) + len(missing)]
         branches = [branches[0] + len(taken), branches[1] + len(taken) + len(left)]
-    return stamped({"lines": lines, "branches": branches, "on_cuda_only": apart})
+    return stamped({"tests": "both tiers", "lines": lines, "branches": branches, "on_cuda_only": apart})
 
 
 def of_memory() -> dict | None:
     """Return what `audit.memory` has read."""
     path = BUILD / "memory.json"
     return stamped({"runs": json.loads(path.read_text(encoding="utf-8"))}) if path.exists() else None
+
+
+def of_weaknesses() -> dict | None:
+    """Return what pip-audit was told about the pinned packages."""
+    path = BUILD / "weaknesses.json"
+    return stamped(audited.weaknesses(json.loads(path.read_text(encoding="utf-8")))) if path.exists() else None
 
 
 def stamped(found: dict) -> dict:
@@ -107,9 +125,9 @@ def stamped(found: dict) -> dict:
     }
 
 
-def _room(found: list[Mutant], explanations: list[dict]) -> dict:
+def _room(found: list[Mutant], explanations: list[dict], seed: int) -> dict:
     known = entries(found)
-    drawn = list(takewhile(lambda mutant: mutant.name in known, sample(found, None, SEED)))
+    drawn = list(takewhile(lambda mutant: mutant.name in known, sample(found, None, seed)))
     counts = {status: sum(known[one.name]["status"] == status for one in drawn) for status in STATUSES}
     noticed = len(drawn) - sum(counts[status] for status in OPEN)
     interval = binomtest(noticed, max(len(drawn), 1)).proportion_ci(0.95, method="exact")

@@ -12,8 +12,9 @@ class Counting:
         self.products = self.widest = 0
 
     def __matmul__(self, other):
-        self.products += other.shape[1]
-        self.widest = max(self.widest, other.shape[1])
+        columns = other.shape[1] if other.ndim == 2 else 1
+        self.products += columns
+        self.widest = max(self.widest, columns)
         return self.A @ other
 
 

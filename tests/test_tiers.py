@@ -1,5 +1,6 @@
 """The plugin that keeps the tiers, run on small suites of its own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,11 @@ def test_an_entry_without_a_reason_is_refused(tmp_path):
     path.write_text('[[skip]]\ntest = "*"\nreason = "*"\nwhy = ""\n')
     with pytest.raises(pytest.UsageError, match="needs test, reason and why"):
         load_allowed(path)
+
+
+def test_random_searches_are_the_same_in_every_run_of_continuous_integration():
+    code = "from hypothesis import settings; print(settings.default.derandomize, settings.default.database)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CI": "true"}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["True", "None"]

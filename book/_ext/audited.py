@@ -21,6 +21,8 @@ def page(found: dict, stale: list[str]) -> str:
         f"{mutation['tests_seconds']:g} together. A mutant that never comes to an end is noticed as well."
     )
     parts.append(markdown(audited.rooms(found)))
+    if found["fresh"]:
+        parts.append(_fresh(found["fresh"]))
     left = audited.survivors(found)
     if left:
         parts.append(markdown(audited.kinds(found)))
@@ -32,6 +34,8 @@ def page(found: dict, stale: list[str]) -> str:
     parts.append(_coverage(found["coverage"]) if found["coverage"] else "**Coverage** has not been measured yet.")
     if found["memory"]:
         parts.append(_memory(found["memory"]))
+    if found["weaknesses"]:
+        parts.append(_weaknesses(found["weaknesses"]))
     return "\n\n".join(parts)
 
 
@@ -43,12 +47,22 @@ def _warning(stale: list[str]) -> str:
     )
 
 
+def _fresh(found: dict) -> str:
+    missed = [f"`{room}`" for room, counts in found["rooms"].items() if audited.share(counts) < audited.GOAL]
+    verdict = f"The goal of {100 * audited.GOAL:.0f} % is missed in {' and '.join(missed)}." if missed else ""
+    return (
+        f"**A fresh sample** ({found['date']}, commit `{found['commit']}`), drawn with another seed, for which no test "
+        f"was written; these shares do not flatter. {verdict}\n\n{markdown(audited.rooms({'mutation': found}))}"
+    )
+
+
 def _coverage(found: dict) -> str:
     (lines, all_lines), (branches, all_branches) = found["lines"], found["branches"]
     text = (
-        f"**Coverage.** The tests run {lines:,} of {all_lines:,} lines ({100 * lines / all_lines:.1f} %) and "
-        f"{branches:,} of {all_branches:,} branches ({100 * branches / all_branches:.1f} %); measured on "
-        f"{found['date']} at commit `{found['commit']}`."
+        f"**Coverage.** The tests ({found['tests']}) run {lines:,} of {all_lines:,} lines "
+        f"({100 * lines / all_lines:.1f} %) and {branches:,} of {all_branches:,} branches "
+        f"({100 * branches / all_branches:.1f} %); measured on {found['date']} at commit `{found['commit']}`, "
+        f"Python {found['versions']['python']}, PyTorch {found['versions']['torch']}."
     )
     apart = "; ".join(f"`{one['file']}` ({one['why']})" for one in found["on_cuda_only"])
     return f"{text} Not counted, since they run on a CUDA device only: {apart}." if apart else text
@@ -60,6 +74,17 @@ def _memory(found: dict) -> str:
         for name, run in found["runs"].items()
     )
     return f"**Memory of long runs** ({found['date']}, commit `{found['commit']}`). Resident memory changed by: {runs}."
+
+
+def _weaknesses(found: dict) -> str:
+    asked, answered, known = found["asked"], found["answered"], found["known"]
+    text = (
+        f"**Known weaknesses** ({found['date']}, commit `{found['commit']}`). pip-audit asked about all {asked} "
+        f"packages of `constraints.txt` and was answered for {answered}"
+    )
+    if not answered:
+        return f"{text}: its service was not within reach where the audit ran, so nothing is shown here."
+    return f"{text}: {', '.join(f'`{one}`' for one in known) or 'no weakness of these is known'}."
 
 
 def _code(text: str) -> str:

@@ -12,6 +12,7 @@ from page_tables import markdown, table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from hbanalysis import studies
 from hbanalysis.folders import PROJECT
 from hbanalysis.records import spreads
 from hbanalysis.tables import measured
@@ -63,7 +64,9 @@ class Portability(_Measured):
             self.said(f"Published rows: {measured.where({'environment': one})}.") for one in found["reference"]
         ]
         for condition in found["conditions"]:
-            content.append(self.said(f"{condition['name']}: {measured.where(condition)}."))
+            left = ", ".join(name for name in studies.names() if name not in condition["studies"])
+            lacking = f" No cell of these studies was computed again: {left}." if left else ""
+            content.append(self.said(f"{condition['name']}: {measured.where(condition)}.{lacking}"))
         content += self.parse_text_to_nodes(markdown(spreads.of_portability(found)))
         for condition in found["conditions"]:
             for name, entry in condition["studies"].items():

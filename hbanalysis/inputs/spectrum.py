@@ -110,7 +110,8 @@ def input_spectrum(
     is rounding; how far the others mean something depends on the rounding of the network itself.
 
     Other networks take the general path and say so in a warning: Lanczos for the k leading eigenvalues of every sample,
-    in step, with Hessian-vector products by double backward.
+    in step, with Hessian-vector products by double backward. It sees one vector of each eigenspace: an eigenvalue that
+    repeats, as 0 does at the lower end, may stand there once, with the next one after it.
 
     Args:
         model: Maps inputs to logits ``(n, c)``, at least two. It runs in eval mode and is left as it was.

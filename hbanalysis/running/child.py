@@ -53,7 +53,8 @@ class Child:
         self._events = events
         self.send(options)
         self._readers = [threading.Thread(target=reader, daemon=True) for reader in (self._answers, self._words)]
-        for reader in self._readers:
+        # The first waits for the second, which therefore has to be started before it: a process may end at once.
+        for reader in reversed(self._readers):
             reader.start()
 
     def send(self, message: dict[str, Any]) -> None:

@@ -232,6 +232,9 @@ class _Schedule:
             for worker in self._workers:
                 worker.process.kill()
             self._kill_at, self._interrupts = None, 1
+        if (left := self._left()) is not None and left <= 0:
+            self._give_up()
+            self._drop_unready()
         try:
             worker, event = self._events.get(timeout=0.2)
         except queue.Empty:
@@ -335,6 +338,10 @@ class _Schedule:
         self._display.say("Stopping at the next safe point; Ctrl-C again to stop at once.")
         for worker in self._workers:
             worker.send({"command": "stop"})
+        self._drop_unready()
+
+    def _drop_unready(self) -> None:
+        """End workers that are still importing, or ending: there is nothing to lose and nothing to wait for."""
+        for worker in self._workers:
             if worker.task is None and worker not in self._idle:
-                # Still importing, or ending: there is nothing to lose and nothing to wait for.
                 worker.process.kill()

@@ -16,6 +16,7 @@ from hbanalysis.folders import PROJECT
 
 REPORT = PROJECT / "audit" / "report.json"
 SCHEMA = 1
+GOAL = 0.85  # share of mutants that the tests of a room shall notice
 ROOMS = ("operators", "eigen", "inputs", "attacks")
 KINDS = {
     "equivalent": "no input tells the two apart",
@@ -127,6 +128,20 @@ def kinds(found: dict[str, Any]) -> pd.DataFrame:
     given = [one["kind"] for one in survivors(found)]
     lines = [{"reason": words, "survivors": str(given.count(kind))} for kind, words in KINDS.items() if kind in given]
     return pd.DataFrame(lines)
+
+
+def weaknesses(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``pip-audit --format json`` found: how many packages it asked about, was answered, and is warned of.
+
+    Example:
+        >>> known = {"name": "a", "version": "1.0", "vulns": [{"id": "CVE-1"}]}
+        >>> weaknesses({"dependencies": [known, {"name": "b", "skip_reason": "not found"}]})
+        {'asked': 2, 'answered': 1, 'known': ['a 1.0: CVE-1']}
+    """
+    packages = answer["dependencies"]
+    answered = [one for one in packages if "skip_reason" not in one]
+    known = [f"{one['name']} {one['version']}: {found['id']}" for one in answered for found in one["vulns"]]
+    return {"asked": len(packages), "answered": len(answered), "known": known}
 
 
 def _length(node: ast.stmt) -> int:

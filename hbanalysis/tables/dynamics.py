@@ -55,17 +55,6 @@ def thresholds(rows: Iterable[Row]) -> list[float]:
     return sorted(set.intersection(*sets), reverse=True) if sets else []
 
 
-def course(rows: Iterable[Row]) -> pd.DataFrame:
-    """Return one line a measured state: scale, network, dataset, batch size, seed, FGSM of the training, and values."""
-    lines = []
-    for row in rows:
-        training = row.config["training"]
-        place = {name: training[name] for name in ("network", "dataset", "batch_size", "seed")}
-        for point in row.values["course"]:
-            lines.append({"scale": row.scale, **place, "train_epsilon": row.config["train_epsilon"], **point})
-    return pd.DataFrame(lines)
-
-
 def peaks(rows: Sequence[Row]) -> pd.DataFrame:
     """Return one line a family and batch size: the largest lambda1 seen, where, and what is left of it at the end.
 

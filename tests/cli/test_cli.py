@@ -76,7 +76,7 @@ def test_a_process_leaves_with_the_code_and_without_a_traceback():
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert out == ""
-    assert err.startswith("error: Unknown study")
+    assert "\nerror: Unknown study" in "\n" + err  # some installations of PyTorch warn of what they lack before it
     assert "Traceback" not in err
 
 

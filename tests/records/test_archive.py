@@ -62,7 +62,11 @@ def test_what_is_there_stays(packed, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside.json", "/etc/passwd", "rows/../../x.json", "checkpoints/ab/x.pt"])
+@pytest.mark.survives("Paths that lead out of the store")
 def test_names_that_leave_the_store_are_refused(packed, tmp_path, name):
+    """A member of an archive whose name leads out of the store, or is that of no file in one, is refused by name
+    before anything is written."""
+
     def add(members):
         manifest = json.loads(members[archive.MANIFEST])
         manifest["sha256"][name] = digest("x")
@@ -75,7 +79,10 @@ def test_names_that_leave_the_store_are_refused(packed, tmp_path, name):
     assert not store.root.exists()
 
 
+@pytest.mark.survives("Damaged files")
 def test_damage_is_named_and_nothing_is_written(packed, tmp_path):
+    """Archives with a changed row, a lost member, an unknown format or no manifest are refused by name, and nothing
+    is unpacked."""
     path, written = packed
     store = Store(tmp_path / "store")
     row = f"rows/{STUDY}/{written.rows[0].key}.json"

@@ -19,13 +19,16 @@ REPORT = {
         "tests_seconds": 15.0,
         "rooms": {"eigen": {**ROOM, "interval": [0.55, 0.99], "survivors": [SURVIVOR]}},
     },
+    "fresh": {**STAMP, "seed": 1, "rooms": {"eigen": {**ROOM, "killed": 7, "survived": 2, "interval": [0.44, 0.97]}}},
     "coverage": {
         **STAMP,
+        "tests": "both tiers",
         "lines": [970, 1000],
         "branches": [91, 100],
         "on_cuda_only": [{"file": "hbanalysis/memory.py", "why": "asks the device"}],
     },
     "memory": {**STAMP, "runs": {"weight Hessian": {"unit": "product", "count": 1000, "growth_mb": -0.4}}},
+    "weaknesses": {**STAMP, "asked": 3, "answered": 2, "known": ["some 1.0: CVE-1"]},
 }
 
 
@@ -39,11 +42,30 @@ def test_the_section_says_what_was_measured(directive):
     assert "Stale" not in text
     assert "| `eigen` | 10 | 10 | 8 | 1 | 1 | 90.0 (55.0 to 99.0) |" in text
     assert "line 7, `` if a | b: `` became `` if b | a: ``: The order of both does not matter." in text
-    assert "970 of 1,000 lines" in text
+    assert "The tests (both tiers) run 970 of 1,000 lines" in text
     assert "(97.0 %)" in text
     assert "(91.0 %)" in text
     assert "`hbanalysis/memory.py` (asks the device)" in text
     assert "weight Hessian: -0.4 MB in the last nine tenths of 1,000 products" in text
+
+
+def test_a_fresh_sample_stands_beside_it_and_says_where_the_goal_is_missed(directive):
+    text = directive.page(REPORT, [])
+    assert "The goal of 85 % is missed in `eigen`." in text
+    assert "| `eigen` | 10 | 10 | 7 | 1 | 2 | 80.0 (44.0 to 97.0) |" in text
+    good = {**ROOM, "interval": [0.55, 0.99]}
+    assert "is missed" not in directive.page({**REPORT, "fresh": {**REPORT["fresh"], "rooms": {"eigen": good}}}, [])
+
+
+def test_weaknesses_are_named_and_a_missing_answer_is_no_clean_bill(directive):
+    assert "asked about all 3 packages of `constraints.txt` and was answered for 2: `some 1.0: CVE-1`." in (
+        directive.page(REPORT, [])
+    )
+    clean = {**REPORT["weaknesses"], "known": []}
+    assert "answered for 2: no weakness of these is known." in directive.page({**REPORT, "weaknesses": clean}, [])
+    silent = {**clean, "answered": 0}
+    text = directive.page({**REPORT, "weaknesses": silent}, [])
+    assert "so nothing is shown here" in text and "no weakness" not in text
 
 
 def test_a_stale_section_names_the_files_first(directive):

@@ -67,7 +67,10 @@ def test_finite_replaces_what_json_has_no_number_for():
         (lambda text: "[" * 100_000, "not a complete row"),
     ],
 )
+@pytest.mark.survives("Damaged files")
 def test_damaged_rows_are_named(tmp_path, damage, message):
+    """A truncated, empty, edited or foreign row, one of an unknown schema version, one whose key, configuration or
+    checksum do not fit each other, one with a number that is not finite: refused with the name of its file and why."""
     box = Store(tmp_path)
     path = box.put(row())
     path.write_text(damage(path.read_text()))
@@ -78,7 +81,9 @@ def test_damaged_rows_are_named(tmp_path, damage, message):
         box.rows()
 
 
+@pytest.mark.survives("Versions and dependencies")
 def test_a_row_of_schema_1_is_read_and_has_the_same_key(tmp_path):
+    """Rows of the first schema, which had no checksum, are still read and keep their keys."""
     box = Store(tmp_path)
     old = json.loads(row().to_json(schema=1))
     assert old["schema"] == 1 and "sha256" not in old
