@@ -1,7 +1,11 @@
-"""Leading eigenpairs of many small symmetric operators at once: one Lanczos run a sample, in step."""
+"""Leading eigenpairs of many small symmetric operators at once: one Lanczos run a sample, in step.
+
+A Krylov space holds one vector of each eigenspace. So what several wanted pairs leave over is searched again from a
+fresh random vector, until nothing there belongs among them: copies of an eigenvalue are found like any other.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,8 +24,10 @@ class LeadingPairs:
         values: ``(n, k)``, float64.
         vectors: ``(n, k, d)``, float64, orthonormal for each operator.
         residuals: ``|H v - value v|``, ``(n, k)``; an eigenvalue lies within that of each value.
-        converged: Whether every residual of an operator met the tolerance, ``(n,)``.
+        converged: Whether every residual of an operator met the tolerance and, with k > 1, the search of the complement
+            came to its end, ``(n,)``.
         products: Products taken.
+        sizes: About the norm of each operator, ``(n,)``: the largest of its products and Ritz values.
     """
 
     values: Tensor
@@ -29,6 +35,7 @@ class LeadingPairs:
     residuals: Tensor
     converged: Tensor
     products: int
+    sizes: Tensor
 
 
 def leading_pairs(
@@ -50,34 +57,117 @@ def leading_pairs(
         rounding: The rounding unit of the products.
         seed: Seed of the start vector.
 
-    Cost: one product a step. Memory: a vector of all operators for each step.
+    Cost: one product a step. With k > 1 the complement is searched for what is missing: a run for one more eigenvalue,
+    and another one for each that is found. Memory: a vector of all operators for each step.
     """
+    floor = _FLOOR * rounding
+    found = _search(multiply, like, k, which, tol, max(max_products, k), floor, seed)
+    if k in (1, like.shape[1]):
+        return found
+    return _with_copies(found, multiply, like, which, tol, max_products, floor, seed)
+
+
+def _search(
+    multiply: Multiply,
+    like: Tensor,
+    k: int,
+    which: str,
+    tol: float,
+    max_products: int,
+    floor: float,
+    seed: int,
+    sizes: Tensor | None = None,
+) -> LeadingPairs:
+    """Run Lanczos from one start vector; ``sizes`` are norms of the operators if they are known to be larger."""
     n, d = like.shape
-    limit = max(min(max_products, d), k)
-    run = _Run(n, d, k, like.device, seed)
+    limit = min(max_products, d)
+    run = _Run(n, d, k, like.device, seed, sizes)
     for step in range(1, limit + 1):
         run.advance(multiply)
         if step == limit or (step >= k and (step - k) % _EVERY == 0):
-            run.look(which, tol, _FLOOR * rounding, final=step == limit)
+            run.look(which, tol, floor, final=step == limit)
             if bool(run.converged.all()):
                 break
-    return LeadingPairs(run.values, run.vectors, run.residuals, run.converged, run.steps)
+    return LeadingPairs(run.values, run.vectors, run.residuals, run.converged, run.steps, run.sizes)
+
+
+def _with_copies(
+    found: LeadingPairs,
+    multiply: Multiply,
+    like: Tensor,
+    which: str,
+    tol: float,
+    max_products: int,
+    floor: float,
+    seed: int,
+) -> LeadingPairs:
+    """Search the complement of what was found, operator by operator, until nothing there belongs among it."""
+    searched, turn = ~found.converged, 0  # of what has not converged nothing is claimed
+    while not bool(searched.all()) and found.products + 1 < max_products:
+        turn += 1
+        left = max(max_products - found.products - 1, 1)
+        extra = _search(_Complement(multiply, found, which), like, 1, which, tol, left, floor, seed + turn, found.sizes)
+        vector, value = extra.vectors[:, 0], extra.values[:, 0]
+        residual = (multiply(vector) - value[:, None] * vector).norm(dim=1)
+        last = found.values[:, -1]
+        allowed = torch.maximum(tol * last.abs(), floor * found.sizes)
+        ahead = {"LA": value - last, "SA": last - value, "LM": value.abs() - last.abs()}[which]
+        joins = ~searched & extra.converged & (ahead > allowed)
+        searched |= extra.converged & ~joins
+        found = replace(found, products=found.products + extra.products + 1)
+        if bool(joins.any()):
+            found = _joined(found, joins, value, vector, residual, which)
+    small = torch.maximum(tol * found.values.abs(), floor * found.sizes[:, None])
+    within = (found.residuals <= small).all(1)
+    return replace(found, converged=found.converged & searched & within)
+
+
+def _joined(
+    found: LeadingPairs, joins: Tensor, value: Tensor, vector: Tensor, residual: Tensor, which: str
+) -> LeadingPairs:
+    """Return the pairs with one more for the operators that ``joins`` names, in place of their last one."""
+    k = found.values.shape[1]
+    values = torch.cat([found.values, value[:, None]], 1)
+    order = torch.where(joins[:, None], _order(values, which)[:, :k], torch.arange(k, device=values.device))
+    rows = order[:, :, None].expand(-1, -1, vector.shape[1])
+    return replace(
+        found,
+        values=values.gather(1, order),
+        residuals=torch.cat([found.residuals, residual[:, None]], 1).gather(1, order),
+        vectors=torch.cat([found.vectors, vector[:, None]], 1).gather(1, rows),
+    )
+
+
+class _Complement:
+    """Operators without what was found: on its span they are moved to where nothing is wanted."""
+
+    def __init__(self, multiply: Multiply, found: LeadingPairs, which: str) -> None:
+        self._multiply, self._vectors = multiply, found.vectors
+        self._moved = {"LA": -2.0, "SA": 2.0, "LM": 0.0}[which] * found.sizes[:, None]
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        inside = self._inside(vectors)
+        product = self._multiply(vectors - inside)
+        return product - self._inside(product) + self._moved * inside
+
+    def _inside(self, vectors: Tensor) -> Tensor:
+        return (self._vectors.mT @ (self._vectors @ vectors[:, :, None]))[:, :, 0]
 
 
 class _Run:
     """Bases, coefficients and what has been found so far."""
 
-    def __init__(self, n: int, d: int, k: int, device: torch.device, seed: int) -> None:
+    def __init__(self, n: int, d: int, k: int, device: torch.device, seed: int, sizes: Tensor | None) -> None:
         self._k, self._generator = k, torch.Generator().manual_seed(seed)
         self._shape, self._device = (n, d), device
         self._next = self._random()
         self._columns = torch.empty(n, min(2 * k + 16, d), d, dtype=torch.float64, device=device)
         self._alphas: list[Tensor] = []
         self._betas: list[Tensor] = []
-        self._size = torch.zeros(n, dtype=torch.float64, device=device)  # of the operator, as far as it is known
+        self._size = torch.zeros(n, dtype=torch.float64, device=device) if sizes is None else sizes
         self.steps = 0
         self.values = torch.zeros(n, k, dtype=torch.float64, device=device)
-        self.residuals = torch.full_like(self.values, torch.inf)
+        self.residuals, self.sizes = torch.full_like(self.values, torch.inf), torch.zeros_like(self.values[:, 0])
         self.vectors = torch.zeros(n, k, d, dtype=torch.float64, device=device)
         self.converged = torch.zeros(n, dtype=torch.bool, device=device)
 
@@ -136,11 +226,16 @@ class _Run:
         chosen = coordinates.gather(2, order[:, None, :].expand(-1, self.steps, -1))
         complete = self.steps == self._shape[1]  # then nothing is left outside the basis
         residuals = chosen[:, -1, :].abs() * (0.0 if complete else self._betas[-1][:, None])
-        allowed = torch.maximum(tol * values.abs(), floor * theta.abs().amax(1, keepdim=True))
+        self._size = torch.maximum(self._size, theta.abs().amax(1))
+        allowed = torch.maximum(tol * values.abs(), floor * self._size[:, None])
         met = (residuals <= allowed).all(1)
         taken = (~self.converged & (met | final)).nonzero().flatten()
         self.converged |= met
-        self.values[taken], self.residuals[taken] = values[taken], residuals[taken]
+        self.values[taken], self.residuals[taken], self.sizes[taken] = (
+            values[taken],
+            residuals[taken],
+            self._size[taken],
+        )
         self.vectors[taken] = chosen[taken].mT @ self._basis[taken]
 
 

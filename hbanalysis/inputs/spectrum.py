@@ -31,7 +31,8 @@ class InputSpectrum:
             the curvature of a sample that is all but certain is smaller than float32 can hold.
         vectors: Eigenvectors ``(N, columns, *x.shape[1:])`` in the dtype of x, orthonormal for each sample.
         residuals: ``|H v - value v|``, ``(N, columns)``; ``None`` on the exact path, which has no iteration.
-        converged: ``(N,)``, whether a sample's residuals met the tolerance; all true on the exact path.
+        converged: ``(N,)``, whether a sample's residuals met the tolerance and, with several columns, what they leave
+            over was searched to the end; all true on the exact path.
         method: ``exact`` or ``lanczos``.
         obstacle: What keeps the network from being piecewise linear, or ``None``.
         products: Hessian-vector products of the longest run; 0 on the exact path.
@@ -110,8 +111,8 @@ def input_spectrum(
     is rounding; how far the others mean something depends on the rounding of the network itself.
 
     Other networks take the general path and say so in a warning: Lanczos for the k leading eigenvalues of every sample,
-    in step, with Hessian-vector products by double backward. It sees one vector of each eigenspace: an eigenvalue that
-    repeats, as 0 does at the lower end, may stand there once, with the next one after it.
+    in step, with Hessian-vector products by double backward. With k > 1 what the pairs found leave over is searched
+    again from a fresh random vector, so that copies of an eigenvalue are not missed.
 
     Args:
         model: Maps inputs to logits ``(n, c)``, at least two. It runs in eval mode and is left as it was.
@@ -135,7 +136,8 @@ def input_spectrum(
         Eigenvalues ``(N, columns)``, float64, on the device of x; or with ``vectors`` an `InputSpectrum`.
 
     Cost: exact: one forward and c - 1 backward passes to the input, some (c + 1) / 2 input gradients (measured in
-    ``benchmarks/inputs.py``). Lanczos: one input gradient and 2 to 2.5 for each step.
+    ``benchmarks/inputs.py``). Lanczos: one input gradient and 2 to 2.5 for each step; with k > 1 a second run, for
+    one eigenvalue, to see that none is missing.
 
     Raises:
         InputError: ``method="exact"`` and the network does not qualify; k out of range. Or see `hbanalysis.inputs`.
@@ -255,7 +257,7 @@ def _warn_unconverged(spectrum: InputSpectrum, tol: float) -> None:
         warnings.warn(
             f"Lanczos stopped after {spectrum.products} products before the residuals of {len(missed)} of "
             f"{len(spectrum.converged)} samples (the first is {int(missed[0])}) fell below {tol:g} of their "
-            "eigenvalues. Raise max_products, or loosen tol.",
+            "eigenvalues, or before it was clear that none is missing. Raise max_products, or loosen tol.",
             ConvergenceWarning,
             stacklevel=3,
         )

@@ -49,7 +49,42 @@ def test_low_rank_repeated_and_zero_spectra():
     found = solve(matrices(spectra), 9)
     assert (found.values - spectra).abs().max() < 1e-12
     assert bool(found.converged.all())
-    assert solve(matrices(spectra), 2).products <= 4
+    assert solve(matrices(spectra), 1).products <= 3
+
+
+REPEATED = {
+    "LA": [[3.0, 3.0, 3.0, 1.0, 0.0], [5.0, 4.0, 4.0, 4.0, 0.0], [2.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 5],
+    "SA": [[7.0, 0.0, 0.0, 0.0, 0.0], [1.0, -2.0, -2.0, -2.0, 3.0], [1.0, 2.0, 3.0, 4.0, 5.0], [0.0] * 5],
+    "LM": [[-4.0, 4.0, 4.0, 1.0, 1.0], [-4.0, -4.0, -4.0, 0.0, 0.0], [6.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 5],
+}
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("which", REPEATED)
+def test_every_copy_of_an_eigenvalue_is_found(which, k):
+    spectra = torch.tensor(REPEATED[which], dtype=torch.float64)
+    H = matrices(spectra)
+    found = solve(H, k, which)
+    truth = order(spectra, which, k)
+    assert bool(found.converged.all())
+    assert (found.values.abs() - truth.abs()).abs().max() < 1e-9
+    if which != "LM":
+        assert (found.values - truth).abs().max() < 1e-9
+    V = found.vectors
+    assert (V @ V.mT - torch.eye(k)).abs().max() < 1e-9
+    assert (H @ V.mT - V.mT * found.values[:, None, :]).norm(dim=1).max() < 1e-7
+    for i in range(len(H)):
+        assert (solve(H[i : i + 1], k, which).values - found.values[i : i + 1]).abs().max() < 1e-9
+
+
+def test_a_search_that_did_not_end_is_told():
+    """A limit that leaves no room for the search: residuals are small, the second 3 is missing, and that is said."""
+    H = matrices(torch.tensor([[3.0, 3.0, 2.0, 1.0, 0.0, -1.0]], dtype=torch.float64))
+    runs = [solve(H, 2, tol=1e-6, limit=limit) for limit in range(2, 20)]
+    assert all(run.products <= limit for limit, run in enumerate(runs, start=2))
+    missing = [run for run in runs if run.residuals.max() < 1e-5 and run.values[0, 1] < 2.5]
+    assert missing and not any(run.converged.item() for run in missing)
+    assert runs[-1].converged.item() and runs[-1].values[0].tolist() == pytest.approx([3, 3])
 
 
 def test_a_limit_is_kept_and_told():

@@ -70,19 +70,16 @@ def test_exact_spectra(problem, dtype):
 @SEARCH
 @given(problem=problems(tuple(BENDS)), which=st.sampled_from(["LA", "SA", "LM"]), data=st.data())
 def test_spectra_by_lanczos(problem, which, data):
-    """Beyond the first one, eigenvalues that are apart from each other: those that repeat are found once, as stated."""
     model, x, y, cut = problem
     values = torch.linalg.eigvalsh(dense_hessians(model, x, y)).flip(1)
-    order = {"LA": values, "SA": values.flip(1), "LM": values.gather(1, values.abs().argsort(1, descending=True))}[
-        which
-    ]
-    gaps = order.diff(dim=1).abs() > 1e-4 * values.abs().amax(1, keepdim=True)
-    k = data.draw(st.integers(1, 1 + int(gaps.cumprod(1).sum(1).min())))
+    by_size = values.gather(1, values.abs().argsort(1, descending=True))
+    truth = {"LA": values, "SA": values.flip(1), "LM": by_size}[which]
+    k = data.draw(st.integers(1, min(4, values.shape[1])))
     found = inputs.input_spectrum(
         model, x, y, k=k, which=which, method="lanczos", tol=1e-6, vectors=True, max_products=400, **cut
     )
     assert found.converged.all()
-    found, truth = (v.abs() if which == "LM" else v for v in (found.values, order[:, :k]))
+    found, truth = (v.abs() if which == "LM" else v for v in (found.values, truth[:, :k]))
     near(torch.cat([found, values[:, :1]], 1), torch.cat([truth, values[:, :1]], 1), 1e-5)
 
 
