@@ -114,7 +114,7 @@ def add_origins(app: Sphinx, doctree: nodes.document) -> None:
         for name in shown:
             app.env.note_dependency(str(store.published().root / name))
         ran = page_line(notebook, source)
-        lines = [*origin_lines(rows), *band_lines(shown), ("This page ran", ran), ("On a GPU", gpu_line(rows))]
+        lines = [*origin_lines(rows), *band_lines(shown), ("On a GPU", gpu_line(rows)), ("This page ran", ran)]
     elif any("claims" in node["classes"] for node in doctree.findall(nodes.container)):
         rows = store.published().rows()
         lines = origin_lines(rows)

@@ -115,8 +115,7 @@ def rows_of_figure(source: str, pages: Mapping[str, Sequence[Row]]) -> list[Row]
         expression = named.get(given, given)
         said = re.fullmatch(pattern, expression)
         if said and said[1] in pages:
-            # The page itself runs this when its figures are drawn again, see `hbanalysis.publishing.replay`.
-            drawn = eval(expression, {said[1]: SimpleNamespace(rows=list(pages[said[1]]))})
+            drawn = replay.value(expression, {said[1]: SimpleNamespace(rows=list(pages[said[1]]))})
             return [drawn] if isinstance(drawn, Row) else list(drawn or [])
     return []
 

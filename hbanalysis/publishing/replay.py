@@ -9,7 +9,7 @@ when the notebook was published.
 import ast
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +105,22 @@ def replay(notebook: NotebookNode, *, draw: bool = False) -> Replay:
                 if picture := next(filter(None, pictures), None):
                     result.narrow[name] = picture
     return result
+
+
+def value(expression: str, names: Mapping[str, Any]) -> Any:
+    """Return the value of an expression that stands in a notebook's cell.
+
+    Args:
+        expression: Its text, such as ``page.rows[0]``.
+        names: What its names stand for.
+
+    Example:
+        >>> value("max(rows)", {"rows": [1, 3, 2]})
+        3
+    """
+    namespace = {"__name__": "__main__", **names}
+    _run(ast.parse(f"value = {expression}"), namespace)
+    return namespace["value"]
 
 
 def _code(notebook: NotebookNode) -> Iterator[NotebookNode]:
