@@ -8,7 +8,7 @@ import torch
 
 from hbanalysis.eigen import eigsh
 from hbanalysis.eigen.krylov import KrylovSpace
-from hbanalysis.eigen.lanczos import _belonging, _make_room
+from hbanalysis.eigen.lanczos import AFTER_BREAKDOWN, _belonging, _make_room
 from hbanalysis.eigen.progress import Line
 from hbanalysis.eigen.ritz import Ritz, Wanted, _local_bounds
 from hbanalysis.errors import InputError
@@ -122,3 +122,20 @@ def test_settled_values_and_single_steps_forecast_nothing():
 def test_unknown_methods_are_named():
     with pytest.raises(InputError, match="Unknown method 'lancsoz'. Did you mean 'lanczos'"):
         eigsh(torch.eye(3), 1, method="lancsoz")
+
+
+def test_restarts_are_counted():
+    full = space(accepted=8)
+    for count in (1, 2, 3):
+        full.restart(full.ritz(), np.arange(full.size - 2, full.size))
+        assert full.restarts == count
+
+
+def test_an_exhausted_space_gets_some_fresh_directions():
+    """The Krylov space of a start in one eigenspace ends after a product; some more show what it did not hold."""
+    assert eigsh(torch.eye(60, dtype=torch.float64), 2, check=False).products == 1 + AFTER_BREAKDOWN
+    spectrum, v0 = torch.zeros(2, 60, dtype=torch.float64)
+    spectrum[:3] = torch.tensor([5.0, 3.0, 2.0])
+    v0[1] = 1.0
+    pairs = eigsh(torch.diag(spectrum), 2, v0=v0, check=False)
+    assert pairs.values.tolist() == pytest.approx([5.0, 3.0])

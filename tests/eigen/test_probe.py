@@ -114,3 +114,18 @@ def test_products_of_the_check_are_counted_and_limited():
     few = eigsh(Counting(), 3, max_products=int(pairs.products - pairs.complete.products) + 1)
     assert len(calls) == few.products <= pairs.products - pairs.complete.products + 1
     assert not few.complete
+
+
+def test_its_polynomials_are_the_characteristic_ones():
+    """p_t(x) is det(x - T) over the product of the betas: of norm one after t products."""
+    H = as_operator(torch.diag(torch.linspace(-1, 2, 40, dtype=torch.float64)))
+    probe = Probe(KrylovSpace(H, 10, 2, 0), 0.01)
+    for steps in range(1, 7):
+        probe.step()
+        for x in (-1.7, 2.5, 40.0):
+            expected = np.log(np.abs(x - probe.ritz())).sum() - np.log(probe._betas).sum()
+            assert probe._log_polynomial(x) == pytest.approx(expected, rel=1e-10), (steps, x)
+    low, high = probe.rest()
+    for edge in (low, high):
+        assert probe._log_polynomial(edge) == pytest.approx(probe._limit, abs=1e-6)
+    assert low < probe.range()[0] < probe.range()[1] < high

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hbanalysis.eigen.ritz import Ritz, Wanted
+from hbanalysis.eigen.ritz import Ritz, Wanted, _coupled
 
 
 def split(spectrum, size, seed, mixing=0.05):
@@ -75,3 +75,14 @@ def test_complement_of_some_ritz_vectors(seed):
     estimate = ritz.without(kept, None)
     assert estimate[0] <= ritz.theta[others].min()
     assert estimate[1] >= ritz.theta[others].max()
+
+
+@pytest.mark.parametrize("nu", [-3.0, 0.0, 0.4])
+@pytest.mark.parametrize("size", [1e-6, 0.3, 2.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bound_on_a_coupled_matrix_is_attained_where_the_rest_is_as_large_as_it_may_be(seed, size, nu):
+    rng = np.random.default_rng(seed)
+    theta, G = np.sort(rng.normal(size=5)), size * rng.normal(size=(5, 3))
+    largest = np.linalg.eigvalsh(np.block([[np.diag(theta), G], [G.T, nu * np.eye(3)]]))[-1]
+    assert _coupled(theta, G, nu) == pytest.approx(largest, rel=1e-9, abs=1e-9)
+    assert _coupled(theta[:0], G[:0], nu) == nu

@@ -9,6 +9,7 @@ import torch
 from hbanalysis.eigen import eigsh, power_iteration, solver
 from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError, OutOfTimeError
 from hbanalysis.operators import WeightHessian
+from tests.oracles import seeded
 from tests.small_nets import trained_on_digits
 
 
@@ -226,3 +227,18 @@ def test_norms_hold_at_eleven_million_entries():
     basis = Basis(n, 2, torch.float32, torch.device("cpu"))
     basis.start(torch.randn(n, generator=torch.Generator().manual_seed(0)).pow(3))
     assert basis.column(0).double().square().sum().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_power_method_returns_as_many_as_asked_for_with_their_residuals():
+    A = torch.diag(torch.tensor([5.0, -3.0, 1.0, 0.1, 0.0], dtype=torch.float64))
+    pairs = eigsh(A, 3, which="LM", method="power", tol=1e-9)
+    assert pairs.values.tolist() == pytest.approx([5.0, -3.0, 1.0], rel=1e-6)
+    true = (A @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
+    assert pairs.residuals.dtype == torch.float64 and torch.allclose(pairs.residuals, true, rtol=1e-6, atol=1e-15)
+
+
+def test_a_run_that_starts_from_old_pairs_repeats_to_the_last_bit():
+    A = seeded(lambda: torch.randn(40, 40, dtype=torch.float64))
+    old = eigsh(A + A.T, 3)
+    first, again = (eigsh(A + A.T, 3, v0=old) for _ in range(2))
+    assert torch.equal(first.values, again.values) and torch.equal(first.vectors, again.vectors)

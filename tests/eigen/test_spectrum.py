@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hbanalysis as hb
-from hbanalysis.eigen.spectrum import spectral_density
+from hbanalysis.eigen.spectrum import SpectralDensity, spectral_density
 from hbanalysis.errors import InputError, NumericalError
 from hbanalysis.operators import WeightHessian
 from tests.prescribed import Counting, matrix
@@ -322,3 +322,19 @@ def test_product_that_is_not_finite():
     broken[3, 3] = math.nan
     with pytest.raises(NumericalError, match="Lanczos step 1"):
         spectral_density(Counting(broken))
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_interval_holds_its_ends_and_bounds_are_the_next_nodes(complete):
+    nodes, weights = (torch.tensor([line] * 2).double() for line in ([1.0, 2.0, 3.0], [0.2, 0.3, 0.5]))
+    done = torch.tensor([complete] * 2)
+    density = SpectralDensity(nodes, weights, done, torch.linspace(0, 4, 5).double(), 0.1, 0.0, 6)
+
+    def found(*interval):
+        share = density.share(*interval)
+        return pytest.approx((share.value, share.lowest, share.highest))
+
+    assert found(2.0, 2.0) == ((0.3, 0.3, 0.3) if complete else (0.3, 0.0, 1.0))
+    assert found(2.0) == ((0.8, 0.8, 0.8) if complete else (0.8, 0.5, 1.0))
+    assert found(-math.inf, 2.0) == ((0.5, 0.5, 0.5) if complete else (0.5, 0.2, 1.0))
+    assert found() == (1.0, 1.0, 1.0)
