@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from hbanalysis.eigen import eigsh, power_iteration, solver
+from hbanalysis.eigen.krylov import KrylovSpace
 from hbanalysis.errors import ConvergenceWarning, InputError, NumericalError, OutOfTimeError
-from hbanalysis.operators import WeightHessian
+from hbanalysis.operators import WeightHessian, as_operator
 from tests.oracles import seeded
+from tests.prescribed import Counting
 from tests.small_nets import trained_on_digits
 
 
@@ -242,3 +244,20 @@ def test_a_run_that_starts_from_old_pairs_repeats_to_the_last_bit():
     old = eigsh(A + A.T, 3)
     first, again = (eigsh(A + A.T, 3, v0=old) for _ in range(2))
     assert torch.equal(first.values, again.values) and torch.equal(first.vectors, again.vectors)
+
+
+def test_old_pairs_start_as_a_sum_of_random_signs_and_a_random_part():
+    A = seeded(lambda: torch.randn(200, 200, dtype=torch.float64))
+    old = eigsh(A + A.T, 12, check=False)
+    space = KrylovSpace(as_operator(A + A.T), 20, 2, 0)
+    start = solver._start_vector(old, 200, space)
+    inside = old.vectors.T @ start * np.sqrt(12)
+    assert ((inside.abs() - 1).abs() < 0.2).all() and set(inside.sign().tolist()) == {-1.0, 1.0}
+    rest = start - old.vectors @ (old.vectors.T @ start)
+    assert 0.05 < rest.norm() < 0.15
+
+
+def test_the_power_method_counts_its_products():
+    H = Counting(torch.diag(torch.tensor([5.0, -3.0, 1.0, 0.0], dtype=torch.float64)))
+    assert power_iteration(H, 2).products == H.products > 4
+    assert power_iteration(H, 2, tol=1e-12, max_products=7).products == 7 + 1  # the second vector is taken as it is
