@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -72,6 +72,7 @@ def test_exact_spectra(problem, dtype):
 def test_spectra_by_lanczos(problem, which, data):
     model, x, y, cut = problem
     values = torch.linalg.eigvalsh(dense_hessians(model, x, y)).flip(1)
+    assume(bool((values.abs().amax(1) > 1e-10).all()))  # below that a Hessian may be the rounding of its terms
     by_size = values.gather(1, values.abs().argsort(1, descending=True))
     truth = {"LA": values, "SA": values.flip(1), "LM": by_size}[which]
     k = data.draw(st.integers(1, min(4, values.shape[1])))
