@@ -25,8 +25,7 @@ class LeadingPairs:
         vectors: ``(n, k, d)``, float64, orthonormal for each operator.
         residuals: ``|H v - value v|``, ``(n, k)``; an eigenvalue lies within that of each value.
         converged: Whether every residual of an operator met the tolerance and, with k > 1, the search of the complement
-            came to its end, ``(n,)``. The residual of what that search found counts off the span of the other pairs:
-            theirs enter its value in second order only.
+            came to its end, ``(n,)``.
         products: Products taken.
         sizes: About the norm of each operator, ``(n,)``: the largest of its products and Ritz values.
     """
@@ -59,7 +58,8 @@ def leading_pairs(
         seed: Seed of the start vector.
 
     Cost: one product a step. With k > 1 the complement is searched for what is missing: a run for one more eigenvalue,
-    and another one for each that is found. Memory: a vector of all operators for each step.
+    another one for each that is found, and then k products for a Rayleigh-Ritz step. Memory: a vector of all operators
+    for each step.
     """
     floor = _FLOOR * rounding
     found = _search(multiply, like, k, which, tol, max(max_products, k), floor, seed)
@@ -103,37 +103,57 @@ def _with_copies(
     seed: int,
 ) -> LeadingPairs:
     """Search the complement of what was found, operator by operator, until nothing there belongs among it."""
-    searched, turn = ~found.converged, 0  # of what has not converged nothing is claimed
-    while not bool(searched.all()) and found.products + 1 < max_products:
-        turn += 1
-        left = max(max_products - found.products - 1, 1)
-        extra = _search(_Complement(multiply, found, which), like, 1, which, tol, left, floor, seed + turn, found.sizes)
-        vector, value = extra.vectors[:, 0], extra.values[:, 0]
-        residual = (multiply(vector) - value[:, None] * vector).norm(dim=1)
-        last = found.values[:, -1]
-        allowed = torch.maximum(tol * last.abs(), floor * found.sizes)
-        ahead = {"LA": value - last, "SA": last - value, "LM": value.abs() - last.abs()}[which]
-        joins = ~searched & extra.converged & (ahead > allowed)
-        searched |= extra.converged & ~joins
-        found = replace(found, products=found.products + extra.products + 1)
-        if bool(joins.any()):
-            found = _joined(found, joins, value, vector, residual, which)
-    return replace(found, converged=found.converged & searched)
-
-
-def _joined(
-    found: LeadingPairs, joins: Tensor, value: Tensor, vector: Tensor, residual: Tensor, which: str
-) -> LeadingPairs:
-    """Return the pairs with one more for the operators that ``joins`` names, in place of their last one."""
     k = found.values.shape[1]
-    values = torch.cat([found.values, value[:, None]], 1)
+    searched, turn = ~found.converged, 0  # of what has not converged nothing is claimed
+    grown = torch.zeros_like(searched)
+    # Room is kept for the products of `_mixed`.
+    while not bool(searched.all()) and (left := max_products - found.products - k) > 0:
+        turn += 1
+        extra = _search(_Complement(multiply, found, which), like, 1, which, tol, left, floor, seed + turn, found.sizes)
+        value, last = extra.values[:, 0], found.values[:, -1]
+        ahead = {"LA": value - last, "SA": last - value, "LM": value.abs() - last.abs()}[which]
+        joins = ~searched & extra.converged & (ahead > torch.maximum(tol * last.abs(), floor * found.sizes))
+        searched, grown = searched | (extra.converged & ~joins), grown | joins
+        found = _joined(replace(found, products=found.products + extra.products), joins, extra, which)
+    found = replace(found, converged=found.converged & searched)
+    return _mixed(found, grown, multiply, which, tol, floor) if bool(grown.any()) else found
+
+
+def _joined(found: LeadingPairs, joins: Tensor, extra: LeadingPairs, which: str) -> LeadingPairs:
+    """Return the pairs with that of ``extra`` in place of the last one, for the operators that ``joins`` names."""
+    k = found.values.shape[1]
+    values = torch.cat([found.values, extra.values], 1)
     order = torch.where(joins[:, None], _order(values, which)[:, :k], torch.arange(k, device=values.device))
-    rows = order[:, :, None].expand(-1, -1, vector.shape[1])
+    vectors = torch.cat([found.vectors, extra.vectors], 1)
+    rows = order[:, :, None].expand(-1, -1, vectors.shape[2])
+    return replace(found, values=values.gather(1, order), vectors=vectors.gather(1, rows))
+
+
+def _mixed(
+    found: LeadingPairs, grown: Tensor, multiply: Multiply, which: str, tol: float, floor: float
+) -> LeadingPairs:
+    """Take a Rayleigh-Ritz step with the pairs of the operators that have ``grown``.
+
+    What the search found is an eigenvector but for its coupling with the pairs that were there before: of the size of
+    their residuals, which may be too much for a smaller value. Inside their common span nothing of it is left.
+    """
+    V = found.vectors
+    HV = torch.stack([multiply(V[:, column]) for column in range(V.shape[1])], 1)
+    M = V @ HV.mT
+    theta, coordinates = torch.linalg.eigh((M + M.mT) / 2)
+    order = _order(theta, which)
+    turn = coordinates.gather(2, order[:, None, :].expand_as(coordinates)).mT
+    values = theta.gather(1, order)
+    vectors = turn @ V
+    residuals = (turn @ HV - values[:, :, None] * vectors).norm(dim=2)
+    met = (residuals <= torch.maximum(tol * values.abs(), floor * found.sizes[:, None])).all(1)
     return replace(
         found,
-        values=values.gather(1, order),
-        residuals=torch.cat([found.residuals, residual[:, None]], 1).gather(1, order),
-        vectors=torch.cat([found.vectors, vector[:, None]], 1).gather(1, rows),
+        values=torch.where(grown[:, None], values, found.values),
+        vectors=torch.where(grown[:, None, None], vectors, V),
+        residuals=torch.where(grown[:, None], residuals, found.residuals),
+        converged=found.converged & (met | ~grown),
+        products=found.products + V.shape[1],
     )
 
 
@@ -142,7 +162,7 @@ class _Complement:
 
     def __init__(self, multiply: Multiply, found: LeadingPairs, which: str) -> None:
         self._multiply, self._vectors = multiply, found.vectors
-        self._moved = {"LA": -2.0, "SA": 2.0, "LM": 0.0}[which] * found.sizes[:, None]
+        self._moved = {"LA": -1.0, "SA": 1.0, "LM": 0.0}[which] * found.sizes[:, None]
 
     def __call__(self, vectors: Tensor) -> Tensor:
         inside = self._inside(vectors)

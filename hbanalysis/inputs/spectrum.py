@@ -32,7 +32,7 @@ class InputSpectrum:
         vectors: Eigenvectors ``(N, columns, *x.shape[1:])`` in the dtype of x, orthonormal for each sample.
         residuals: ``|H v - value v|``, ``(N, columns)``; ``None`` on the exact path, which has no iteration.
         converged: ``(N,)``, whether a sample's residuals met the tolerance and, with several columns, what they leave
-            over was searched to the end (what is found there is measured off the others); all true on the exact path.
+            over was searched to the end; all true on the exact path.
         method: ``exact`` or ``lanczos``.
         obstacle: What keeps the network from being piecewise linear, or ``None``.
         products: Hessian-vector products of the longest run; 0 on the exact path.
