@@ -10,7 +10,8 @@ SNAKEMAKE := .venv-snakemake/bin/snakemake
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Both tiers collect the same tests, doctests and notebook cells, so that each can name what it leaves to the other.
 COLLECT := --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 300 tests hbanalysis notebooks
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope $(COLLECT)
+# Files are begun in the order of `tests/tiers.py`, the longest first.
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(COLLECT)
 
 .DEFAULT_GOAL := help
 .PHONY: help book site pdf serve test test-full audit weaknesses lint clean
@@ -65,7 +66,7 @@ audit: $(STAMP) $(AUDITOR) ## hours, by hand: do the tests notice mutants, what 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book,dev,audit]' -c constraints.txt
 	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS)
 	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS) --again --slow
-	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 --seed 1
+	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 --fresh
 	$(ONE_THREAD) $(BIN)/python -m coverage run -m pytest -q -n 2 --dist loadscope --doctest-modules tests hbanalysis
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage json --quiet -o build/audit/coverage.json

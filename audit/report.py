@@ -35,6 +35,7 @@ def main() -> None:
     """Write the report, or say which survivors have no explanation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--survivors", action="store_true", help="list those without explanation; write nothing")
+    parser.add_argument("--tests", default="both tiers", help="in words, the tests whose coverage was measured")
     chosen = parser.parse_args()
     mutation = of_mutants()
     unexplained = [one for room in mutation["rooms"].values() for one in room["survivors"] if not one["why"]]
@@ -53,7 +54,7 @@ def main() -> None:
         "files": {name: audited.digest(PROJECT / name) for name in audited.covered_files()},
         "mutation": stamped(mutation),
         "fresh": of_fresh() or before.get("fresh"),
-        "coverage": of_coverage() or before.get("coverage"),
+        "coverage": of_coverage(chosen.tests) or before.get("coverage"),
         "memory": of_memory() or before.get("memory"),
         "weaknesses": of_weaknesses() or before.get("weaknesses"),
     }
@@ -72,7 +73,7 @@ def of_mutants() -> dict:
 
 
 def of_fresh() -> dict | None:
-    """Return the counts of every room on the sample that no test was written for; its survivors need no explanation."""
+    """Return the counts of every room on the sample that no test was written for; survivors need no explanation."""
     rooms = {room: _room(mutants(room), [], FRESH) for room in ROOMS}
     if not all(counts["tried"] for counts in rooms.values()):
         return None
@@ -81,8 +82,8 @@ def of_fresh() -> dict | None:
     return stamped({"seed": FRESH, "rooms": rooms})
 
 
-def of_coverage() -> dict | None:
-    """Return lines and branches of the package that the tests reach; those that only run on CUDA stand apart."""
+def of_coverage(tests: str) -> dict | None:
+    """Return lines and branches of the package that these tests reach; those that only run on CUDA stand apart."""
     path = BUILD / "coverage.json"
     if not path.exists():
         return None
@@ -98,7 +99,7 @@ def of_coverage() -> dict | None:
         )
         lines = [lines[0] + len(executed), lines[1] + len(executed) + len(missing)]
         branches = [branches[0] + len(taken), branches[1] + len(taken) + len(left)]
-    return stamped({"tests": "both tiers", "lines": lines, "branches": branches, "on_cuda_only": apart})
+    return stamped({"tests": tests, "lines": lines, "branches": branches, "on_cuda_only": apart})
 
 
 def of_memory() -> dict | None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,13 @@ def tiny_store() -> Store:
     assert len(outcome.computed) == len(cells)
     assert outcome.cpu_seconds[STUDY] > 0
     return store
+
+
+def wait_for_work(folder: Path, seconds: float = 240) -> None:
+    """Wait until a command computes into a store."""
+    until = time.monotonic() + seconds
+    while not list(folder.glob("locks/*.lock")) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def command(*words: str, **environment: str) -> "subprocess.Popen[str]":

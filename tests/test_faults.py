@@ -24,6 +24,7 @@ from hbanalysis.store.locks import KeyLock
 from tests import faults
 from tests.flow_rows import PROJECT, STUDY
 
+pytestmark = pytest.mark.begun_first
 FEW_OR_MANY = pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.full)])
 ODD = "Läufe für λ₁ (neu)"
 

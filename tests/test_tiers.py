@@ -20,6 +20,7 @@ CONFIGURATION = """[pytest]
 addopts = --import-mode=importlib -p tests.tiers -p no:cacheprovider
 markers =
   full: full tier
+  begun_first: long
 """
 
 
@@ -43,6 +44,12 @@ def test_each_tier_runs_its_own_tests_and_names_the_others(run, workers):
     assert "1 passed" in quick.stdout and "1 passed" in full.stdout
     assert "1 tests of the full tier, run by `make test-full`:" in quick.stdout
     assert "1 tests of the quick tier, run by `make test`:" in full.stdout
+
+
+def test_what_takes_long_is_begun_first(run):
+    done = run("import pytest\ndef test_short(): pass\n@pytest.mark.begun_first\ndef test_long(): pass", "-v")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.index("test_long PASSED") < done.stdout.index("test_short PASSED")
 
 
 @pytest.mark.parametrize(

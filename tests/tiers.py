@@ -2,7 +2,8 @@
 
 A test marked ``full`` belongs to the full tier, every other one to the quick tier; ``--tier`` selects. A run ends by
 listing what it did not run and why, and a skip (or an expected failure) that ``allowed_skips.toml`` does not list is
-turned into a failure: a test that silently stopped running is how suites rot.
+turned into a failure: a test that silently stopped running is how suites rot. Files whose tests are marked
+``begun_first`` come first, so that no process is alone with a long one at the end.
 """
 
 import tomllib
@@ -57,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("begun_first") is None)
     tier = config.getoption("tier")
     if tier == "all":
         return

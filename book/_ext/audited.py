@@ -51,8 +51,9 @@ def _fresh(found: dict) -> str:
     missed = [f"`{room}`" for room, counts in found["rooms"].items() if audited.share(counts) < audited.GOAL]
     verdict = f"The goal of {100 * audited.GOAL:.0f} % is missed in {' and '.join(missed)}." if missed else ""
     return (
-        f"**A fresh sample** ({found['date']}, commit `{found['commit']}`), drawn with another seed, for which no test "
-        f"was written; these shares do not flatter. {verdict}\n\n{markdown(audited.rooms({'mutation': found}))}"
+        f"**A fresh sample** ({found['date']}, commit `{found['commit']}`), drawn with another seed; no test had been "
+        f"written for it when it was tried, so these shares do not flatter. {verdict}\n\n"
+        f"{markdown(audited.rooms({'mutation': found}))}"
     )
 
 

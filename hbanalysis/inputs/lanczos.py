@@ -58,8 +58,8 @@ def leading_pairs(
         seed: Seed of the start vector.
 
     Cost: one product a step. With k > 1 the complement is searched for what is missing: a run for one more eigenvalue,
-    another one for each that is found, and then k products for a Rayleigh-Ritz step. Memory: a vector of all operators
-    for each step.
+    another one for each that is found, and then k products for a Rayleigh-Ritz step and one for each run. Memory: a
+    vector of all operators for each step.
     """
     floor = _FLOOR * rounding
     found = _search(multiply, like, k, which, tol, max(max_products, k), floor, seed)
@@ -104,57 +104,80 @@ def _with_copies(
 ) -> LeadingPairs:
     """Search the complement of what was found, operator by operator, until nothing there belongs among it."""
     k = found.values.shape[1]
-    searched, turn = ~found.converged, 0  # of what has not converged nothing is claimed
-    grown = torch.zeros_like(searched)
+    searched = ~found.converged  # of what has not converged nothing is claimed
+    gone: list[Tensor] = []  # vectors that gave way to others, zero for operators that had none in that turn
     # Room is kept for the products of `_mixed`.
-    while not bool(searched.all()) and (left := max_products - found.products - k) > 0:
-        turn += 1
-        extra = _search(_Complement(multiply, found, which), like, 1, which, tol, left, floor, seed + turn, found.sizes)
+    while not bool(searched.all()) and (left := max_products - found.products - k - len(gone) - 1) > 0:
+        complement = _Complement(multiply, found, which)
+        extra = _search(complement, like, 1, which, tol, left, floor, seed + len(gone) + 1, found.sizes)
         value, last = extra.values[:, 0], found.values[:, -1]
         ahead = {"LA": value - last, "SA": last - value, "LM": value.abs() - last.abs()}[which]
         joins = ~searched & extra.converged & (ahead > torch.maximum(tol * last.abs(), floor * found.sizes))
-        searched, grown = searched | (extra.converged & ~joins), grown | joins
+        searched = searched | (extra.converged & ~joins)
+        gone.append(torch.where(joins[:, None], found.vectors[:, -1], 0.0))
         found = _joined(replace(found, products=found.products + extra.products), joins, extra, which)
-    found = replace(found, converged=found.converged & searched)
-    return _mixed(found, grown, multiply, which, tol, floor) if bool(grown.any()) else found
+    return _mixed(replace(found, converged=found.converged & searched), gone, multiply, which, tol, floor)
 
 
 def _joined(found: LeadingPairs, joins: Tensor, extra: LeadingPairs, which: str) -> LeadingPairs:
     """Return the pairs with that of ``extra`` in place of the last one, for the operators that ``joins`` names."""
     k = found.values.shape[1]
-    values = torch.cat([found.values, extra.values], 1)
-    order = torch.where(joins[:, None], _order(values, which)[:, :k], torch.arange(k, device=values.device))
-    vectors = torch.cat([found.vectors, extra.vectors], 1)
-    rows = order[:, :, None].expand(-1, -1, vectors.shape[2])
-    return replace(found, values=values.gather(1, order), vectors=vectors.gather(1, rows))
+    values = torch.cat([found.values[:, : k - 1], extra.values], 1)
+    vectors = torch.cat([found.vectors[:, : k - 1], extra.vectors], 1)
+    order = _order(values, which)
+    return replace(
+        found,
+        values=torch.where(joins[:, None], values.gather(1, order), found.values),
+        vectors=torch.where(joins[:, None, None], _rows(vectors, order), found.vectors),
+        sizes=torch.maximum(found.sizes, extra.sizes),
+    )
 
 
 def _mixed(
-    found: LeadingPairs, grown: Tensor, multiply: Multiply, which: str, tol: float, floor: float
+    found: LeadingPairs, gone: list[Tensor], multiply: Multiply, which: str, tol: float, floor: float
 ) -> LeadingPairs:
-    """Take a Rayleigh-Ritz step with the pairs of the operators that have ``grown``.
+    """Take a Rayleigh-Ritz step with the pairs of the operators for which some gave way to others.
 
     What the search found is an eigenvector but for its coupling with the pairs that were there before: of the size of
     their residuals, which may be too much for a smaller value. Inside their common span nothing of it is left.
     """
-    V = found.vectors
-    HV = torch.stack([multiply(V[:, column]) for column in range(V.shape[1])], 1)
-    M = V @ HV.mT
-    theta, coordinates = torch.linalg.eigh((M + M.mT) / 2)
-    order = _order(theta, which)
-    turn = coordinates.gather(2, order[:, None, :].expand_as(coordinates)).mT
-    values = theta.gather(1, order)
-    vectors = turn @ V
-    residuals = (turn @ HV - values[:, :, None] * vectors).norm(dim=2)
+    grown = torch.stack(gone).any(0).any(1) if gone else torch.zeros_like(found.converged)
+    if not bool(grown.any()):
+        return found
+    k, basis = found.values.shape[1], found.vectors
+    for vectors in gone:
+        rest = vectors[:, None]
+        for _ in range(2):
+            rest = rest - rest @ basis.mT @ basis
+        size = rest.norm(dim=2, keepdim=True)
+        basis = torch.cat([basis, torch.where(size > 0.5, rest / size, 0.0)], 1)
+    products = torch.stack([multiply(basis[:, row]) for row in range(basis.shape[1])], 1)
+    M = basis @ products.mT
+    empty = torch.where((basis == 0).all(2), _unwanted(found, which)[:, None], 0.0)
+    theta, coordinates = torch.linalg.eigh((M + M.mT) / 2 + torch.diag_embed(empty))
+    order = _order(theta, which)[:, :k]
+    turn = _rows(coordinates.mT, order)
+    values, vectors = theta.gather(1, order), turn @ basis
+    residuals = (turn @ products - values[:, :, None] * vectors).norm(dim=2)
     met = (residuals <= torch.maximum(tol * values.abs(), floor * found.sizes[:, None])).all(1)
     return replace(
         found,
         values=torch.where(grown[:, None], values, found.values),
-        vectors=torch.where(grown[:, None, None], vectors, V),
+        vectors=torch.where(grown[:, None, None], vectors, found.vectors),
         residuals=torch.where(grown[:, None], residuals, found.residuals),
         converged=found.converged & (met | ~grown),
-        products=found.products + V.shape[1],
+        products=found.products + basis.shape[1],
     )
+
+
+def _rows(vectors: Tensor, order: Tensor) -> Tensor:
+    """Return rows ``(n, k, d)`` in another order, operator by operator."""
+    return vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
+
+
+def _unwanted(found: LeadingPairs, which: str) -> Tensor:
+    """Return a value for each operator, at the end of its spectrum where nothing is wanted."""
+    return {"LA": -1.0, "SA": 1.0, "LM": 0.0}[which] * found.sizes
 
 
 class _Complement:
@@ -162,7 +185,7 @@ class _Complement:
 
     def __init__(self, multiply: Multiply, found: LeadingPairs, which: str) -> None:
         self._multiply, self._vectors = multiply, found.vectors
-        self._moved = {"LA": -1.0, "SA": 1.0, "LM": 0.0}[which] * found.sizes[:, None]
+        self._moved = _unwanted(found, which)[:, None]
 
     def __call__(self, vectors: Tensor) -> Tensor:
         inside = self._inside(vectors)

@@ -11,6 +11,17 @@ from hbanalysis.plots import narrow
 from hbanalysis.plots.style import STACKED_WIDTH, stacked
 
 
+def both_forms(draw, study):
+    """Return a figure as it is and its form for narrow screens, of the same data."""
+    rows = store.published().rows(study)
+    wide, data = draw(rows)
+    with stacked():
+        figure, again = draw(rows)
+    pd.testing.assert_frame_equal(data, again)
+    assert narrow.picture(wide) is None
+    return wide, figure
+
+
 def columns_of(figure) -> int:
     figure.canvas.draw()
     return len({round(panel.get_position().x0, 2) for part in figure.subfigs for panel in part.axes})
@@ -25,14 +36,8 @@ def columns_of(figure) -> int:
     ],
 )
 def test_panels_stand_below_one_another_with_the_same_data(draw, study):
-    rows = store.published().rows(study)
-    wide, data = draw(rows)
-    with stacked():
-        figure, again = draw(rows)
-    pd.testing.assert_frame_equal(data, again)
-    assert narrow.picture(wide) is None
-    picture = narrow.picture(figure)
-    with Image.open(io.BytesIO(picture)) as opened:
+    wide, figure = both_forms(draw, study)
+    with Image.open(io.BytesIO(narrow.picture(figure))) as opened:
         assert opened.width < opened.height
         assert opened.width == pytest.approx(144 * STACKED_WIDTH, abs=1)
     panels = [panel for part in figure.subfigs for panel in part.axes]
@@ -69,12 +74,7 @@ def test_a_long_name_takes_two_lines():
     ],
 )
 def test_pictures_and_matrices_are_as_wide_as_a_phone(draw, study):
-    rows = store.published().rows(study)
-    wide, data = draw(rows)
-    with stacked():
-        figure, again = draw(rows)
-    pd.testing.assert_frame_equal(data, again)
-    assert narrow.picture(wide) is None
+    wide, figure = both_forms(draw, study)
     with Image.open(io.BytesIO(narrow.picture(figure))) as opened:
         assert opened.width == pytest.approx(144 * STACKED_WIDTH, abs=1)
     assert words(figure) == words(wide)

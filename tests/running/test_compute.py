@@ -13,7 +13,7 @@ from hbanalysis.errors import InputError, OutOfTimeError
 from hbanalysis.running import compute
 from hbanalysis.running.worker import SafePoints, compute_cell
 from hbanalysis.store import Store
-from tests.flow_rows import STUDY, command, made_up_row, tiny_store
+from tests.flow_rows import STUDY, command, made_up_row, tiny_store, wait_for_work
 
 SMALL = {"batch_sizes": [50], "seeds": [3]}
 
@@ -103,9 +103,7 @@ def test_a_time_budget_that_ends_before_a_worker_is_ready(tmp_path: Path):
 def test_ctrl_c_stops_cleanly_with_130_and_a_second_run_goes_on(tmp_path: Path):
     words = ["run", STUDY, "--scale", "digits", "--set", "seeds=[12]", "--set", "batch_sizes=[256]"]
     process = command(*words, "--store", str(tmp_path))
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("locks/*.lock")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for_work(tmp_path)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

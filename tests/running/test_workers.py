@@ -15,7 +15,7 @@ from hbanalysis import studies
 from hbanalysis.running import compute
 from hbanalysis.running.display import Display
 from hbanalysis.store import Store
-from tests.flow_rows import STUDY, command
+from tests.flow_rows import STUDY, command, wait_for_work
 
 
 def workers() -> list[psutil.Process]:
@@ -64,9 +64,7 @@ def test_workers_that_cannot_start_are_an_error_of_every_cell(tmp_path: Path, mo
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path):
     words = ["run", STUDY, "--scale", "digits", "--set", "seeds=[14]", "--set", "batch_sizes=[256]"]
     process = command(*words, "--store", str(tmp_path))
-    until = time.monotonic() + 240
-    while not list(tmp_path.glob("locks/*.lock")) and time.monotonic() < until:
-        time.sleep(0.1)
+    wait_for_work(tmp_path)
     children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
