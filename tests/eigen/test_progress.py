@@ -1,6 +1,7 @@
 """The line on a terminal, and silence elsewhere."""
 
 import io
+import math
 import sys
 
 import pytest
@@ -33,6 +34,19 @@ def test_nothing_is_written_elsewhere(monkeypatch):
     monkeypatch.setattr(sys, "stderr", page)
     eigsh(torch.diag(torch.linspace(0, 1, 200) ** 4), 3)
     assert page.getvalue() == ""
+
+
+def test_the_line_says_what_is_known(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    line = Line()
+    line(7, math.inf)
+    line(8.5, 3.14159)
+    line(9, math.nan)
+    line.close()
+    said = ["7 products, not all values found yet", "8.5 products, worst bound 3.14 times its tolerance"]
+    said += ["9 products, looking for missing eigenvalues", "", ""]
+    assert [part.rstrip(" ") for part in screen.getvalue().split("\r")[1:]] == said
 
 
 @pytest.mark.parametrize(("pace", "expected"), [(1.0, "about 12 s left"), (60.0, "about 12 min left")])

@@ -184,7 +184,10 @@ def test_bad_input_is_named():
         (lambda: eigsh(A, 6), "1..5.*given 6"),
         (lambda: eigsh(A, 0), "1..5"),
         (lambda: eigsh(A, 2, which="AL"), "Did you mean .*'LA'"),
-        (lambda: eigsh(A, 2, tol=2.0), "tol"),
+        (lambda: eigsh(A, 2, tol=2.0), "tol is a relative error between 0 and 1; given 2.0"),
+        (lambda: eigsh(A, 2, tol=0.0), "given 0.0"),
+        (lambda: eigsh(A, 2, tol=1.0), "given 1.0"),
+        (lambda: eigsh(A, 2, method="power"), "Power iteration finds the largest moduli, which='LM'; given which='LA'"),
         (lambda: eigsh(A, 2, v0=torch.zeros(5)), "non-zero"),
         (lambda: eigsh(A, 2, v0=torch.ones(4)), r"shape \(5,\)"),
         (lambda: eigsh(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), 1), "not symmetric"),
@@ -259,5 +262,8 @@ def test_old_pairs_start_as_a_sum_of_random_signs_and_a_random_part():
 
 def test_the_power_method_counts_its_products():
     H = Counting(torch.diag(torch.tensor([5.0, -3.0, 1.0, 0.0], dtype=torch.float64)))
-    assert power_iteration(H, 2).products == H.products > 4
+    taken = power_iteration(H, 2).products
+    assert taken == H.products > 4
+    for size in (1e-6, 1e6):  # the change is relative
+        assert power_iteration(size * H.A, 2).products == taken
     assert power_iteration(H, 2, tol=1e-12, max_products=7).products == 7 + 1  # the second vector is taken as it is

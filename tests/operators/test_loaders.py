@@ -72,7 +72,7 @@ def test_order_and_float32_change_nothing_but_rounding(model, truth):
     assert close(*sizes, 1e-6)
 
 
-@pytest.mark.parametrize("form", ["tensors", "third", "loader", "dataset"])
+@pytest.mark.parametrize("form", ["tensors", "third", "loader", "dataset", "dict"])
 def test_integer_weights_equal_repeated_samples(model, form):
     repeated = WeightHessian(model, X.repeat_interleave(W, 0), Y.repeat_interleave(W)).dense()
     data = {
@@ -80,6 +80,7 @@ def test_integer_weights_equal_repeated_samples(model, form):
         "third": ((DataLoader(TensorDataset(X, Y, W), batch_size=5),), None),
         "loader": ((batches(6),), W),
         "dataset": ((Numbered(),), W),
+        "dict": (({"input": X, "labels": Y},), W),
     }
     arguments, weights = data[form]
     H = WeightHessian(model, *arguments, weights=weights, chunk_size=4)
@@ -120,6 +121,14 @@ def test_parts_take_samples_by_number():
     assert torch.equal(chunk.inputs, X[[5, 3, 3, 20]]) and chunk.weights.tolist() == [1, 3, 3, 0] and chunk.first == 5
     (again,) = samples.part(torch.tensor([3, 0])).chunks(10)
     assert torch.equal(again.targets, Y[[20, 5]])
+
+
+def test_gathering_a_loader_stops_at_the_limit_whatever_its_batches_are():
+    samples = samples_of(batches(5))
+    whole = X.nbytes + Y.nbytes
+    assert len(samples.indexable(whole)) == 23
+    with pytest.raises(InputError, match="takes more than"):
+        samples.indexable(whole - 1)
 
 
 @pytest.mark.parametrize("form", FORMS)

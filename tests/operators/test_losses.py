@@ -83,6 +83,12 @@ def test_tokens_are_summed_and_counted():
     assert loss.doubts(z, y).tolist() == pytest.approx([2 - p[0, 0, 1].item() - p[0, 2, 2].item(), 0.0], abs=1e-6)
 
 
+def test_next_token_pairs_each_logit_with_the_label_after_it():
+    z, y = torch.randn(2, 4, 5), torch.tensor([[1, 0, 2, -100], [3, 3, 4, 1]])
+    shifted = torch.nn.functional.cross_entropy(z[:, :-1].mT, y[:, 1:], reduction="none").sum(1)
+    assert torch.allclose(named("next_token").terms(z, y), shifted)
+
+
 def test_targets_that_cannot_belong_to_the_outputs_are_named():
     z = torch.zeros(2, 3)
     cases = [

@@ -6,8 +6,9 @@ import scipy.sparse
 import torch
 from scipy.sparse.linalg import LinearOperator
 
+from hbanalysis.eigen import eigsh
 from hbanalysis.errors import InputError, NumericalError
-from hbanalysis.operators import Scaled, SymmetricOperator, as_operator
+from hbanalysis.operators import Scaled, SymmetricOperator, WeightHessian, as_operator
 
 A = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 3.0, 0.5], [0.0, 0.5, -1.0]], dtype=torch.float64)
 V = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]], dtype=torch.float64)
@@ -74,6 +75,13 @@ def test_scaled_is_between_square_roots():
     scaled = Scaled(A, d)
     assert torch.allclose(scaled.dense(), root @ A @ root)
     assert (scaled.products, scaled.inner.products) == (3, 3)
+
+
+def test_scaled_hessians_keep_the_names_of_parameters():
+    model = torch.nn.Linear(2, 2)
+    H = WeightHessian(model, torch.rand(3, 2), torch.tensor([0, 1, 0]))
+    assert Scaled(H, torch.ones(6)).space is H.space
+    assert eigsh(Scaled(H, torch.ones(6)), 1).vector(0).keys() == dict(model.named_parameters()).keys()
 
 
 def test_sums_and_differences():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hbanalysis.errors import InputError
-from hbanalysis.operators import WeightHessian
+from hbanalysis.operators import WeightHessian, as_operator
 from hbanalysis.operators.guards import check_model
 from hbanalysis.operators.parameters import ParameterSpace
 from hbanalysis.operators.samples import check_lengths
@@ -32,6 +32,17 @@ def mixed(**settings):
         (lambda: check_lengths(X, Y, torch.ones(3)), "4 samples need as many weights, shape (4,); given (3,)."),
         (lambda: check_lengths({"a": X[:3]}, Y, None), "Inputs of 3 samples need as many targets; given 4."),
         (lambda: check_lengths({}, Y, None), "The inputs hold no tensor; given dict."),
+        (lambda: check_lengths(X[0, 0], Y, None), "Inputs of 0 samples need as many targets; given 4."),
+        (lambda: check_lengths(X, Y[0], None), "Inputs of 4 samples need as many targets; given 0."),
+        (
+            lambda: check_model(mixed(dtype=torch.float16)),
+            "16 bits keep no second derivatives. Use copy.deepcopy(model).float().",
+        ),
+        (
+            lambda: ParameterSpace(mixed().requires_grad_(False)),
+            "The model has no parameter that requires a gradient, so it has no weight space. Call requires_grad_(True) ",
+        ),
+        (lambda: as_operator("H"), "An operator is needed: one of this package, a dense tensor or array, or a SciPy "),
     ],
 )
 def test_what_was_given_is_named(call, message):
