@@ -40,7 +40,7 @@ def mixed(**settings):
         ),
         (
             lambda: ParameterSpace(mixed().requires_grad_(False)),
-            "The model has no parameter that requires a gradient, so it has no weight space. Call requires_grad_(True) ",
+            "The model has no parameter that requires a gradient, so it has no weight space. Call requires_grad_(True)",
         ),
         (lambda: as_operator("H"), "An operator is needed: one of this package, a dense tensor or array, or a SciPy "),
     ],
