@@ -63,14 +63,17 @@ def sentences(rows: Sequence[Row]) -> list[str]:
 
 
 def _direction(rows: Sequence[Row]) -> str:
-    """Say whether lambda1 rises from the smallest batch to the largest, mode by mode."""
-    words = []
-    for mode, name in {**_NAMES, COMMON: f"train mode with {_common(rows)} for all"}.items():
-        ratios = [ratio for ratio, _, _ in modes.of_largest_batch(rows, mode).values()]
-        if ratios:
-            turn = {1: "rises", -1: "falls"}.get(side([Line("", "", tuple(ratios))], 1.0), "rises in some seeds")
-            words.append(f"{turn} by {written(interval_of(ratios, factor=True), '.3g')} in {name}")
-    return f"From the smallest batch to the largest, lambda1 {', '.join(words)}." if words else ""
+    """Say by what lambda1, and lambda1 over the loss, is multiplied from the smallest batch to the largest."""
+    parts = []
+    for over_loss, text in ((False, "lambda1"), (True, "lambda1 over the loss of the same mode")):
+        words = []
+        for mode, name in {**_NAMES, COMMON: f"train mode with {_common(rows)} for all"}.items():
+            ratios = [ratio for ratio, _, _ in modes.of_largest_batch(rows, mode, over_loss=over_loss).values()]
+            if ratios:
+                words.append(f"{written(interval_of(ratios, factor=True), '.2g')} in {name}")
+        if words:
+            parts.append(f"{text} is multiplied by {', '.join(words)}")
+    return f"From the smallest batch to the largest {'; '.join(parts)}." if parts else ""
 
 
 def _beside(rows: Sequence[Row], title: str) -> str:

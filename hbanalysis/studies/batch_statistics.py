@@ -79,7 +79,7 @@ _TINY = TrainingConfig("digits", "C1", 8, train_samples=32, target_loss=0.5, max
 _MEASURES = {
     "tiny": ModeMeasure(1, 1e-1, 32, 16),
     "digits": ModeMeasure(2, 1e-2, 128, 64),
-    "mnist": ModeMeasure(samples=1024),
+    "mnist": ModeMeasure(3, samples=1024),
     "small": ModeMeasure(3, samples=1024),
     "paper": ModeMeasure(samples=49_152),
 }

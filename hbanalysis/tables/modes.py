@@ -36,7 +36,7 @@ def by_mode(rows: Iterable[Row]) -> pd.DataFrame:
     Returns:
         Columns ``scale``, ``trained``, ``batch_size``, ``seed``, ``status``, ``mode``, ``statistics of`` (samples that
         share them; empty in eval mode), ``samples``, ``loss``, ``gradient norm``, ``lambda1``, ``bound``,
-        ``smallest eigenvalue``, ``slope along filters``, ``curvature along filters``, ``products``, ``converged``.
+        ``lambda1 / loss``, ``smallest eigenvalue``, ``slope along filters``, ``curvature along filters``, ``products``, ``converged``.
     """
     found = groups(rows)
     titles = distinct_titles(found)
@@ -49,20 +49,22 @@ def by_mode(rows: Iterable[Row]) -> pd.DataFrame:
             for mode in MODES:
                 values = row.values[mode]
                 line = {"mode": LABELS[mode], "statistics of": values["batch_size"], "samples": values["samples"]}
-                line |= {"lambda1": values["spectrum"][0], "bound": values["bounds"][0]}
+                largest = values["spectrum"][0]
+                line |= {"lambda1": largest, "bound": values["bounds"][0], "lambda1 / loss": largest / values["loss"]}
                 lines.append(place | line | {text: values[name] for name, text in _QUANTITIES.items()})
     first = ["scale", "trained", "batch_size", "seed", "status", "mode", "statistics of", "samples"]
-    middle = ["loss", "gradient norm", "lambda1", "bound", "smallest eigenvalue"]
+    middle = ["loss", "gradient norm", "lambda1", "bound", "lambda1 / loss", "smallest eigenvalue"]
     rest = ["slope along filters", "curvature along filters", "products", "converged"]
     return pd.DataFrame(lines, columns=[*first, *middle, *rest]).astype({"statistics of": "Int64"})
 
 
-def of_largest_batch(rows: Sequence[Row], mode: str) -> dict[int, tuple[float, int, int]]:
+def of_largest_batch(rows: Sequence[Row], mode: str, *, over_loss: bool = False) -> dict[int, tuple[float, int, int]]:
     """Return lambda1 at the largest batch over that at the smallest, and these two sizes, for each seed.
 
     Args:
         rows: Rows of one family.
         mode: One of `lineup.MODES`.
+        over_loss: Take lambda1 over the loss in the same mode in place of lambda1.
 
     Trainings that did not reach their target are left out, and so are seeds with a single batch size.
     """
@@ -70,7 +72,8 @@ def of_largest_batch(rows: Sequence[Row], mode: str) -> dict[int, tuple[float, i
     for row in measured(rows):
         training = row.config["training"]
         if _ended(row):
-            by_seed.setdefault(training["seed"], {})[training["batch_size"]] = row.values[mode]["spectrum"][0]
+            value = _value(row, mode, "lambda1") / (_value(row, mode, "loss") if over_loss else 1.0)
+            by_seed.setdefault(training["seed"], {})[training["batch_size"]] = value
     found = {}
     for seed, values in sorted(by_seed.items()):
         small, large = min(values), max(values)

@@ -158,6 +158,7 @@ def test_the_table_has_a_line_for_each_mode():
     own = table[table["mode"] == "train, own batch"]
     assert (own["statistics of"] == own["batch_size"]).all()
     assert table[table["mode"] == "eval"]["statistics of"].isna().all()
+    assert (table["lambda1 / loss"] == table["lambda1"] / table["loss"]).all()
     assert modes.by_mode([]).empty
     assert modes.over_eval(rows(), "loss") == {size: pytest.approx([2.0] * 3) for size in (16, 64, 128)}
 
@@ -192,7 +193,8 @@ def test_trainings_that_missed_their_target_and_lone_batch_sizes_say_nothing():
 
 def test_sentences_follow_the_rows():
     (said,) = mode_findings.sentences(rows(1.0, -1.0))
-    assert "rises by 8.23" in said and "falls by 0.129" in said
+    assert "lambda1 is multiplied by 8.2 (" in said and ", 0.13 (" in said
+    assert "over the loss of the same mode is multiplied by 8.2" in said
     assert "The two can be far apart" in said
     assert "the loss 2 to 2 times" in said
     assert "0.01 in eval mode" in said
