@@ -36,7 +36,8 @@ def by_mode(rows: Iterable[Row]) -> pd.DataFrame:
     Returns:
         Columns ``scale``, ``trained``, ``batch_size``, ``seed``, ``status``, ``mode``, ``statistics of`` (samples that
         share them; empty in eval mode), ``samples``, ``loss``, ``gradient norm``, ``lambda1``, ``bound``,
-        ``lambda1 / loss``, ``smallest eigenvalue``, ``slope along filters``, ``curvature along filters``, ``products``, ``converged``.
+        ``lambda1 / loss``, ``smallest eigenvalue``, ``slope along filters``, ``curvature along filters``, ``products``,
+        ``converged``.
     """
     found = groups(rows)
     titles = distinct_titles(found)

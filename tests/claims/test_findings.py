@@ -30,7 +30,7 @@ def mean_and_half(values):
 
 def test_the_front_page_has_every_finding_with_a_page_and_commands_that_exist():
     found = findings(store.published().rows(), committed())
-    assert len({one.name for one in found}) == len(found) == 11
+    assert len({one.name for one in found}) == len(found) == 12
     for one in found:
         assert one.page in notebooks.names()
         assert len(one.lines) >= 2 and all(math.isfinite(value) for line in one.lines for value in line.values)
