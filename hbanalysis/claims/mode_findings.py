@@ -31,6 +31,7 @@ def eval_and_train(rows: Sequence[Row]) -> Finding | None:
         for mode in MODES:
             label = f"train mode, {shared} for both" if mode == COMMON else _NAMES[mode]
             lines.append(Line(place, label, tuple(ratio for ratio, _, _ in ratios[mode].values())))
+        said.append(_per_loss(group))
         said.append(_beside(group, one.title).replace("lambda1", r"$\lambda_1$"))
         found.append(one)
     if not lines:
@@ -76,6 +77,15 @@ def _direction(rows: Sequence[Row]) -> str:
     return f"From the smallest batch to the largest {'; '.join(parts)}." if parts else ""
 
 
+def _per_loss(rows: Sequence[Row]) -> str:
+    """Say the same of lambda1 over the loss, on which curvature depends, in the order of the modes."""
+    words = []
+    for mode in MODES:
+        ratios = modes.of_largest_batch(rows, mode, over_loss=True).values()
+        words.append(written(interval_of([ratio for ratio, _, _ in ratios], factor=True), ".2g"))
+    return f"Over the loss of the same mode these factors are {', '.join(words)}."
+
+
 def _beside(rows: Sequence[Row], title: str) -> str:
     """Say how lambda1 in train mode stands to lambda1 in eval mode, batch size by batch size."""
     ratios = modes.over_eval(rows, "lambda1")
@@ -97,7 +107,7 @@ def _losses(rows: Sequence[Row]) -> str:
     for name, text in (("loss", "the loss"), ("gradient_norm", "the norm of the gradient")):
         every = [value for values in modes.over_eval(rows, name).values() for value in values]
         if every:
-            words.append(f"{text} {min(every):.2g} to {max(every):.2g} times")
+            words.append(f"{text} is {min(every):.2g} to {max(every):.2g} times")
     return f"In train mode {' and '.join(words)} what it is in eval mode." if words else ""
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from hbanalysis import store, studies
-from hbanalysis.claims import attack_findings, weight_findings
+from hbanalysis.claims import attack_findings, mode_findings, weight_findings
 from hbanalysis.claims.findings import BENCHMARKS, committed, findings, krylov_floor
 from hbanalysis.lineup import ATTACKS
 from hbanalysis.plots.findings import finding
@@ -102,6 +102,7 @@ def test_one_seed_has_no_interval_and_says_so():
         ("training_dynamics", weight_findings.what_is_equal),
         ("training_dynamics", weight_findings.along_training),
         ("absa", weight_findings.growing_batches),
+        ("batch_statistics", mode_findings.eval_and_train),
         ("robust_spectrum", weight_findings.robust_curvature),
         ("robustness_vs_batch", attack_findings.strong_attack),
         ("input_curvature", attack_findings.input_predictors),

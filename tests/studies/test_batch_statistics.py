@@ -180,6 +180,7 @@ def test_the_title_turns_with_the_rows(eval_mode, train_mode, title):
     for line, power in zip(found.lines, (eval_mode, train_mode, train_mode), strict=True):
         assert line.values[0] == pytest.approx(8**power * noise[0] / noise[1])
     assert [len(line.values) for line in found.lines] == [3, 3, 3]
+    assert "Over the loss of the same mode these factors are" in found.said
 
 
 def test_trainings_that_missed_their_target_and_lone_batch_sizes_say_nothing():
@@ -196,7 +197,7 @@ def test_sentences_follow_the_rows():
     assert "lambda1 is multiplied by 8.2 (" in said and ", 0.13 (" in said
     assert "over the loss of the same mode is multiplied by 8.2" in said
     assert "The two can be far apart" in said
-    assert "the loss 2 to 2 times" in said
+    assert "the loss is 2 to 2 times" in said
     assert "0.01 in eval mode" in said
     near = [replace(r, values=r.values | {"train_own": r.values["eval"]}) for r in rows()]
     (said,) = mode_findings.sentences(near)
