@@ -46,7 +46,7 @@ def train_mode_hessian(
 
     The set is cut once into random batches b of B samples, and a sample's outputs depend on the batch that it is in, as
     in a step of training. In all else the model is in eval mode: dropout stays off. Only batch normalisation by the
-    layers of PyTorch is known; a model that calls `torch.nn.functional.batch_norm` itself stays as it is.
+    layers of PyTorch is known; a model that calls ``torch.nn.functional.batch_norm`` itself stays as it is.
 
     A layer with :math:`f(c w) = f(w)` for every c > 0, as in front of batch normalisation, has :math:`w^T g = 0` and
     :math:`H_B w = -g` there; see `WeightHessian` for the Hessian in eval mode, which has no such law.

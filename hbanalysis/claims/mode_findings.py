@@ -54,12 +54,12 @@ def eval_and_train(rows: Sequence[Row]) -> Finding | None:
     )
 
 
-def sentences(rows: Sequence[Row]) -> list[str]:
-    """Return what the rows say of each family, in sentences: direction, size, loss, gradient, sign and scale."""
-    found = []
+def sentences(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return what the rows say of each family: direction, size, loss and gradient, signs, and scale; by its title."""
+    found = {}
     for one, group in modes.groups(rows).items():
-        parts = [_direction(group), _beside(group, ""), _losses(group), _signs(group), _filters(group)]
-        found.append(f"{where(one)}: {' '.join(part for part in parts if part)}")
+        parts = (_direction(group), _beside(group, ""), _losses(group), _signs(group), _filters(group))
+        found[where(one)] = [part for part in parts if part]
     return found
 
 

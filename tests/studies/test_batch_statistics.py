@@ -151,6 +151,13 @@ def rows(eval_mode=1.0, train_mode=1.0, seeds=3, **fixed):
     return [row(size, seed, eval_mode, train_mode, **fixed) for size in (16, 64, 128) for seed in range(seeds)]
 
 
+def said_of(made):
+    """The sentences on the only family of some rows."""
+    ((title, found),) = mode_findings.sentences(made).items()
+    assert title == "C1 on the digits (first 256), scale digits"
+    return " ".join(found)
+
+
 def test_the_table_has_a_line_for_each_mode():
     table = modes.by_mode([*rows(), row(16, 7, 1, 1, status="diverged")])
     assert len(table) == 27
@@ -187,20 +194,20 @@ def test_trainings_that_missed_their_target_and_lone_batch_sizes_say_nothing():
     assert mode_findings.eval_and_train([row(16, 0, 1, 1)]) is None
     assert mode_findings.eval_and_train([row(16, 0, 1, 1), row(128, 0, 1, 1, status="cap")]) is None
     assert findings([row(16, 0, 1, 1, status="diverged")]) == []
-    assert mode_findings.sentences([]) == []
-    (alone,) = mode_findings.sentences([row(16, 0, 1, 1)])
+    assert mode_findings.sentences([]) == {}
+    alone = said_of([row(16, 0, 1, 1)])
     assert "From the smallest" not in alone and "2 (one seed) at B = 16" in alone
 
 
 def test_sentences_follow_the_rows():
-    (said,) = mode_findings.sentences(rows(1.0, -1.0))
+    said = said_of(rows(1.0, -1.0))
     assert "lambda1 is multiplied by 8.2 (" in said and ", 0.13 (" in said
     assert "over the loss of the same mode is multiplied by 8.2" in said
     assert "The two can be far apart" in said
     assert "the loss is 2 to 2 times" in said
     assert "0.01 in eval mode" in said
     near = [replace(r, values=r.values | {"train_own": r.values["eval"]}) for r in rows()]
-    (said,) = mode_findings.sentences(near)
+    said = said_of(near)
     assert "differ by less than a factor of 2" in said
 
 
