@@ -11,6 +11,7 @@ _NAMES = {EVAL: "eval mode", OWN: "train mode, its own batch"}
 _TITLES = {
     (1, 1): "In train mode, too, larger batches end at larger curvature",
     (-1, -1): "Larger batches end at smaller curvature, in eval and in train mode",
+    (1, 0): "Larger batches are sharper in eval mode, and in train mode not in every case",
     (1, -1): "Larger batches are sharper in eval mode and flatter in train mode",
     (-1, 1): "Larger batches are flatter in eval mode and sharper in train mode",
 }

@@ -190,6 +190,11 @@ def test_the_title_turns_with_the_rows(eval_mode, train_mode, title):
     assert "Over the loss of the same mode these factors are" in found.said
 
 
+def test_families_that_disagree_are_no_trend():
+    both = [*rows(1.0, 1.0, scale="mnist"), *rows(1.0, -1.0)]
+    assert "in train mode not in every case" in mode_findings.eval_and_train(both).title
+
+
 def test_trainings_that_missed_their_target_and_lone_batch_sizes_say_nothing():
     assert mode_findings.eval_and_train([row(16, 0, 1, 1)]) is None
     assert mode_findings.eval_and_train([row(16, 0, 1, 1), row(128, 0, 1, 1, status="cap")]) is None
