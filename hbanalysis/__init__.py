@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hbanalysis import attacks, distributed
+    from hbanalysis.batch_statistics import train_mode_hessian
     from hbanalysis.eigen import (
         Eigenpairs,
         SpectralDensity,
@@ -61,6 +62,7 @@ __all__ = [
     "power_iteration",
     "spectral_density",
     "trace",
+    "train_mode_hessian",
 ]
 
 _HOMES = {
@@ -90,6 +92,7 @@ _HOMES = {
     "power_iteration": "eigen",
     "spectral_density": "eigen",
     "trace": "eigen",
+    "train_mode_hessian": "batch_statistics",
 }
 
 

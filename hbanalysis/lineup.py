@@ -1,7 +1,13 @@
-"""Names: the paper's attacks, the seven models of the adversarial studies, the arms of the adaptive batch size."""
+"""Names: the paper's attacks, the models of the adversarial studies, arms of the adaptive batch size, modes."""
 
 ORIGINAL, CONTROL = "ORI", "CLEAN+"  # the model before, and the control that trains on with clean images
 ATTACKS = ("FGSM", "FGSM-10", "L2GRAD", "FHSM", "L2HESS")
 MODELS = (ORIGINAL, CONTROL, *ATTACKS)
 SMALL, LARGE, ABS, ABSA = "small", "large", "ABS", "ABSA"  # fixed batches, growing ones, those with attacked images
 ARMS = (SMALL, LARGE, ABS, ABSA)
+EVAL, OWN, COMMON = (
+    "eval",
+    "train_own",
+    "train_common",
+)  # running statistics, those of the training's batch, of one size
+MODES = (EVAL, OWN, COMMON)

@@ -63,6 +63,18 @@ def in_the_input() -> Values:
     }
 
 
+def in_train_mode() -> Values:
+    """Return curvature with the statistics of each batch."""
+    model, images, labels = network()
+    H = hb.train_mode_hessian(model, images[:WEIGHTS], labels[:WEIGHTS], WEIGHTS // 5, seed=3)
+    return {
+        "loss": [H.loss()],
+        "gradient norm": [float(H.gradient().norm())],
+        "largest": hb.eigsh(H, 3, tol=1e-11).values.tolist(),
+        "smallest": hb.eigsh(H, 1, which="SA", tol=1e-11).values.tolist(),
+    }
+
+
 def attacks() -> Values:
     """Return steps of every attack."""
     model, images, labels = network()
@@ -82,11 +94,12 @@ def attacks() -> Values:
 
 _SPECTRA = (
     *("spectrum_vs_batch", "learning_rate_factorial", "smooth_activations"),
-    *("robust_spectrum", "loss_landscape", "training_dynamics"),
+    *("robust_spectrum", "loss_landscape", "training_dynamics", "batch_statistics"),
 )
 _ATTACKED = ("attack_readings", "robustness_vs_batch", "adversarial_training", "robust_spectrum", "absa")
 GROUPS: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "in the weights": (in_the_weights, _SPECTRA),
+    "in train mode": (in_train_mode, ("batch_statistics",)),
     "in the input": (in_the_input, ("input_curvature", "saddle_free")),
     "attacks": (attacks, _ATTACKED),
 }

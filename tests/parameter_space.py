@@ -69,6 +69,10 @@ VALID_IN: dict[tuple[str, str], st.SearchStrategy] = {
     ("training_dynamics", "train_epsilon"): st.sampled_from([0.0, 0]),
     ("robustness_vs_batch", "epsilons"): some(numbers(1e-3, 0.5)),
     ("training_dynamics", "batch_sizes"): some(ints(1, 150)),
+    ("batch_statistics", "batch_sizes"): some(ints(2, 128)),
+    ("batch_statistics", "common_batch"): ints(2, 128),
+    ("batch_statistics", "network"): st.sampled_from(["C1", "C2", "CR"]),
+    ("batch_statistics", "samples"): ints(128, 5000),
 }
 
 NUMBER_OUT = [math.inf, -math.inf, math.nan, -1, -1e-9, 10**400]
@@ -96,6 +100,7 @@ INVALID: dict[str, list[Any]] = {
     "eps_2": [*NUMBER_OUT],
     "batch_size": [*COUNT_OUT, TRAIN + 1],
     "batch_sizes": [[0], [16, -1], [TRAIN + 1]],
+    "common_batch": [*COUNT_OUT, 1, TRAIN + 1],
     "seeds": [[-1], [2**32], [0, 10**30]],
     "train_samples": [*COUNT_OUT, TRAIN + 1],
     "directions": [*COUNT_OUT, 1],

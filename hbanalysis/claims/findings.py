@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from hbanalysis.claims import attack_findings, weight_findings
+from hbanalysis.claims import attack_findings, mode_findings, weight_findings
 from hbanalysis.claims.finding import Finding, Line
 from hbanalysis.store import Row
 from hbanalysis.tables import measured
@@ -15,6 +15,7 @@ _OF_ROWS: tuple[tuple[str, Callable[[Sequence[Row]], Finding | None]], ...] = (
     ("learning_rate_factorial", weight_findings.ratio_and_robustness),
     ("training_dynamics", weight_findings.what_is_equal),
     ("training_dynamics", weight_findings.along_training),
+    ("batch_statistics", mode_findings.eval_and_train),
     ("robust_spectrum", weight_findings.robust_curvature),
     ("absa", weight_findings.growing_batches),
     ("attack_readings", attack_findings.readings),

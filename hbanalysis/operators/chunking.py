@@ -30,12 +30,15 @@ class Footprint:
     Args:
         engine: Builds handles.
         cut: Cuts the data into chunks.
+        most: Samples in the larger one at most: where a sample is large, such as a whole batch, not even a small chunk
+            may be larger than the one asked for.
     """
 
-    def __init__(self, engine: Engine, cut: Cut) -> None:
-        first, second = (next(cut(size)) for size in _PROBES)
+    def __init__(self, engine: Engine, cut: Cut, most: int = _PROBES[1]) -> None:
+        first, second = (next(cut(min(size, most))) for size in _PROBES)
         low, high = engine.build(first, check=True).bytes, engine.build(second, check=True).bytes
         grown = len(second) - len(first)
+        self.probed = len(second)
         self.sample = max((high - low) / grown, 1.0) if grown else high / len(second)
         self.fixed = max(high - self.sample * len(second), 0.0)
 
@@ -59,7 +62,7 @@ class Footprint:
             advice = f"Use chunk_size={fits} or less." if fits > 0 else "Not one sample fits; use a smaller model."
             raise InputError(
                 f"A product over a chunk of {samples} samples needs about {as_text(needed)} "
-                f"({as_text(_WORKING * self.sample)} a sample, measured on {_PROBES[1]} samples), but "
+                f"({as_text(_WORKING * self.sample)} a sample, measured on {self.probed} samples), but "
                 f"{as_text(free)} are free on {device}. {advice}"
             )
 
@@ -101,7 +104,7 @@ class ChunkSize:
         """
         if own <= _PROBES[-1]:
             return self.known or max(own, 1)
-        footprint = Footprint(engine, cut)
+        footprint = Footprint(engine, cut, self.known or _PROBES[1])
         footprint.check(min(self.known or 1, own), vector.device)
         if self.known:
             return self.known

@@ -22,9 +22,10 @@ class WeightHessian(MeanOperator):
     .. math:: H = \nabla^2_\theta \; \frac{\sum_i w_i \, \ell(f_\theta(x_i), y_i)}{\sum_i w_i} + \lambda I
 
     The sum runs over samples, not batches, so the result does not depend on how the set is cut into chunks or batches.
-    Products run in eval mode (batch normalisation uses its running statistics, as in the authors' code), in full
-    float32 or float64, whatever mode the model is in, also inside ``torch.no_grad`` and ``torch.inference_mode``. They
-    leave everything as it was: modes, buffers, ``.grad``, ``requires_grad`` and the random states.
+    Products run in eval mode (batch normalisation uses its running statistics, as in the authors' code; see
+    `hbanalysis.train_mode_hessian` for those of each batch), in full float32 or float64, whatever mode the model is in,
+    also inside ``torch.no_grad`` and ``torch.inference_mode``. They leave everything as it was: modes, buffers,
+    ``.grad``, ``requires_grad`` and the random states.
 
     Under ``torchrun`` the same call shares the samples among the processes, with one all-reduce a product; see
     `hbanalysis.distributed`.

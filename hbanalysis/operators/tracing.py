@@ -183,6 +183,19 @@ class Program:
         model = self._objective.model
         return dict(model.named_parameters()) | dict(model.named_buffers())
 
+    def _places(self) -> dict[str, list[str]]:
+        """Return the places of each tensor: several where modules share it, one where a module has several names.
+
+        PyTorch's own tying would replace the tensors of such a module twice, and put back those of the trace.
+        """
+        names = {id(tensor): name for name, tensor in self._tensors().items()}
+        places: dict[str, list[str]] = {name: [] for name in names.values()}
+        for path, module in self._objective.model.named_modules():
+            for key, tensor in {**module._parameters, **module._buffers}.items():
+                if tensor is not None:
+                    places[names[id(tensor)]].append(f"{path}.{key}" if path else key)
+        return places
+
     def _inputs(self, chunk: Chunk) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         found = self._tensors()
         weights, others = ([found[n].detach() for n in names] for names in self._names)
@@ -190,10 +203,14 @@ class Program:
 
     def _product(self, weights: int, others: int, data: int, like: Chunk) -> Callable[..., tuple[Tensor, ...]]:
         """Return the function to trace: of weights, other tensors, data and v, to H v, loss and outputs."""
+        places = self._places()
 
         def total(counted: Sequence[Tensor], rest: Sequence[Tensor], chunk: Chunk) -> tuple[Tensor, Any]:
-            names = [f"model.{name}" for names in self._names for name in names]
-            loss, outputs = functional_call(self._whole, dict(zip(names, (*counted, *rest), strict=True)), (chunk,))
+            names = (name for names in self._names for name in names)
+            given = {
+                f"model.{place}": t for name, t in zip(names, (*counted, *rest), strict=True) for place in places[name]
+            }
+            loss, outputs = functional_call(self._whole, given, (chunk,), tie_weights=False)
             self._form = structures.mapped(lambda _: np.empty(0), outputs)  # tensors of the trace do not outlive it
             return loss, (loss, structures.leaves(outputs))
 

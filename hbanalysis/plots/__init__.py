@@ -22,6 +22,7 @@ from hbanalysis.plots.inputs import (
 )
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
+from hbanalysis.plots.modes import modes_vs_batch
 from hbanalysis.plots.planes import contours, scale_free_vs_batch, second_order
 from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
@@ -51,6 +52,7 @@ __all__ = [
     "landscape",
     "lines_between",
     "model_spectra",
+    "modes_vs_batch",
     "rank_and_doubt",
     "rate_over_batch",
     "robustness_and_inputs",

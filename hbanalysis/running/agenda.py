@@ -62,6 +62,7 @@ ORDER = (
     Group("C1: learning rate by batch size", "C1", _FACTORIAL),
     Group("C3: adversarial training, first seed", "C3", seeds=(0,)),
     Group("CR: two batch sizes", "CR", batch_sizes=(64, 512)),
+    Group("C1: batch normalisation in train mode", "C1", "batch_statistics"),
     Group("C1: the other batch sizes", "C1", "spectrum_vs_batch", dataset=_CIFAR),
     Group("C2", "C2"),
     Group("C1 with Softplus and ELU", "C1", "smooth_activations"),

@@ -5,6 +5,7 @@ from hbanalysis.studies.absa import Absa
 from hbanalysis.studies.adversarial_training import AdversarialTraining
 from hbanalysis.studies.attack_readings import AttackReadings
 from hbanalysis.studies.base import Study
+from hbanalysis.studies.batch_statistics import BatchStatistics
 from hbanalysis.studies.input_curvature import InputCurvature
 from hbanalysis.studies.learning_rate_factorial import LearningRateFactorial
 from hbanalysis.studies.loss_landscape import LossLandscape
@@ -31,6 +32,7 @@ _ALL: tuple[Study, ...] = (
     LossLandscape(),
     TrainingDynamics(),
     Absa(),
+    BatchStatistics(),
 )
 _STUDIES = {study.name: study for study in _ALL}
 

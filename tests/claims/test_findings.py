@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from hbanalysis import store, studies
-from hbanalysis.claims import attack_findings, weight_findings
+from hbanalysis.claims import attack_findings, mode_findings, weight_findings
 from hbanalysis.claims.findings import BENCHMARKS, committed, findings, krylov_floor
 from hbanalysis.lineup import ATTACKS
 from hbanalysis.plots.findings import finding
@@ -30,7 +30,7 @@ def mean_and_half(values):
 
 def test_the_front_page_has_every_finding_with_a_page_and_commands_that_exist():
     found = findings(store.published().rows(), committed())
-    assert len({one.name for one in found}) == len(found) == 11
+    assert len({one.name for one in found}) == len(found) == 12
     for one in found:
         assert one.page in notebooks.names()
         assert len(one.lines) >= 2 and all(math.isfinite(value) for line in one.lines for value in line.values)
@@ -102,6 +102,7 @@ def test_one_seed_has_no_interval_and_says_so():
         ("training_dynamics", weight_findings.what_is_equal),
         ("training_dynamics", weight_findings.along_training),
         ("absa", weight_findings.growing_batches),
+        ("batch_statistics", mode_findings.eval_and_train),
         ("robust_spectrum", weight_findings.robust_curvature),
         ("robustness_vs_batch", attack_findings.strong_attack),
         ("input_curvature", attack_findings.input_predictors),

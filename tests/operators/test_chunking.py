@@ -91,3 +91,13 @@ def test_measured_sizes_change_nothing_but_rounding():
     v = seeded(lambda: torch.randn(fixed.shape[0], 2)).double()
     assert close(measured @ v, fixed @ v, 1e-12)
     assert close(measured.part(range(20)) @ v, WeightHessian(model, x[:20], y[:20]) @ v, 1e-12)
+
+
+def test_memory_is_measured_on_no_more_than_the_size_asked_for(monkeypatch):
+    clock = Clock(lambda size: 1.0)
+    built = []
+    monkeypatch.setattr(clock, "build", lambda chunk, check=False: built.append(len(chunk)) or Timed(clock, len(chunk)))
+    assert choose(monkeypatch, clock, wanted=1) == 1
+    assert max(built) == 1
+    assert choose(monkeypatch, clock, wanted=5) == 5
+    assert max(built) == 5

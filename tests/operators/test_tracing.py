@@ -190,3 +190,26 @@ def test_unknown_engines_are_refused():
         operator(convolutional(), engine="jit")
     with pytest.raises(InputError, match="engine must be one of auto, graph here; given 'traced'"):
         GaussNewton(convolutional(), IMAGES, LABELS, engine="traced")
+
+
+class Twice(nn.Module):
+    """One layer under two names, and its weights once more in another layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.tied, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.again, self.tied.weight = self.first, self.first.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.tied(torch.tanh(self.again(torch.tanh(self.first(x)))))))
+
+
+def test_a_module_with_two_names_is_traced_and_left_as_it_was():
+    model = seeded(lambda: Twice().double())
+    x, y = seeded(lambda: torch.randn(12, 4, dtype=torch.float64)), torch.arange(12) % 3
+    before = dict(model.named_parameters())
+    H = WeightHessian(model, x, y, engine="traced")
+    assert close(H.dense(), differences(model, x, cross_entropy(y)), 1e-8)
+    assert H.engine == "traced"
+    after = dict(model.named_parameters())
+    assert before.keys() == after.keys() and all(after[name] is p for name, p in before.items())
