@@ -5,9 +5,6 @@ ATTACKS = ("FGSM", "FGSM-10", "L2GRAD", "FHSM", "L2HESS")
 MODELS = (ORIGINAL, CONTROL, *ATTACKS)
 SMALL, LARGE, ABS, ABSA = "small", "large", "ABS", "ABSA"  # fixed batches, growing ones, those with attacked images
 ARMS = (SMALL, LARGE, ABS, ABSA)
-EVAL, OWN, COMMON = (
-    "eval",
-    "train_own",
-    "train_common",
-)  # running statistics, those of the training's batch, of one size
+# Running statistics, those of a batch as in the training, those of a batch of one size for all.
+EVAL, OWN, COMMON = "eval", "train_own", "train_common"
 MODES = (EVAL, OWN, COMMON)
