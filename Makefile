@@ -66,8 +66,6 @@ audit: $(STAMP) $(AUDITOR) ## hours, by hand: do the tests notice mutants, what 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book,dev,audit]' -c constraints.txt
 	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS)
 	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 $(MUTANTS) --again --slow
-	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 --fresh
-	$(ONE_THREAD) $(BIN)/python -m audit.mutation --workers 2 --fresh --again --slow
 	$(ONE_THREAD) $(BIN)/python -m coverage run -m pytest -q -n 2 --dist loadscope --doctest-modules tests hbanalysis
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage json --quiet -o build/audit/coverage.json

@@ -19,7 +19,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from audit.mutants import ROOMS, Mutant, mutants, sample
-from audit.mutation import BUILD, FRESH, OPEN, SEED, entries
+from audit.mutation import BUILD, OPEN, SEED, entries
 from audit.trial import SLOWEST, TOGETHER
 from hbanalysis.files import write_atomically
 from hbanalysis.folders import PROJECT
@@ -53,7 +53,6 @@ def main() -> None:
         "schema": audited.SCHEMA,
         "files": {name: audited.digest(PROJECT / name) for name in audited.covered_files()},
         "mutation": stamped(mutation),
-        "fresh": of_fresh() or before.get("fresh"),
         "coverage": of_coverage(chosen.tests) or before.get("coverage"),
         "memory": of_memory() or before.get("memory"),
         "weaknesses": of_weaknesses() or before.get("weaknesses"),
@@ -68,18 +67,8 @@ def of_mutants() -> dict:
         "seed": SEED,
         "slowest_test_seconds": SLOWEST,
         "tests_seconds": TOGETHER,
-        "rooms": {room: _room(mutants(room), explanations, SEED) for room in ROOMS},
+        "rooms": {room: _room(mutants(room), explanations) for room in ROOMS},
     }
-
-
-def of_fresh() -> dict | None:
-    """Return the counts of every room on the sample that no test was written for; survivors need no explanation."""
-    rooms = {room: _room(mutants(room), [], FRESH) for room in ROOMS}
-    if not all(counts["tried"] for counts in rooms.values()):
-        return None
-    for counts in rooms.values():
-        del counts["survivors"]
-    return stamped({"seed": FRESH, "rooms": rooms})
 
 
 def of_coverage(tests: str) -> dict | None:
@@ -126,9 +115,9 @@ def stamped(found: dict) -> dict:
     }
 
 
-def _room(found: list[Mutant], explanations: list[dict], seed: int) -> dict:
+def _room(found: list[Mutant], explanations: list[dict]) -> dict:
     known = entries(found)
-    drawn = list(takewhile(lambda mutant: mutant.name in known, sample(found, None, seed)))
+    drawn = list(takewhile(lambda mutant: mutant.name in known, sample(found, None, SEED)))
     counts = {status: sum(known[one.name]["status"] == status for one in drawn) for status in STATUSES}
     noticed = len(drawn) - sum(counts[status] for status in OPEN)
     interval = binomtest(noticed, max(len(drawn), 1)).proportion_ci(0.95, method="exact")

@@ -16,13 +16,13 @@ def page(found: dict, stale: list[str]) -> str:
     parts.append(
         f"Measured on {mutation['date']} at commit `{mutation['commit']}` with mutmut {versions['mutmut']}, Python "
         f"{versions['python']} and PyTorch {versions['torch']}. Where fewer mutants were tried than there are, those "
-        "are a simple random sample, and the interval is that of Clopper and Pearson. Each was tried with the quickest "
-        f"tests of its room that reach its function, each of at most {mutation['slowest_test_seconds']:g} seconds and "
-        f"{mutation['tests_seconds']:g} together. A mutant that never comes to an end is noticed as well."
+        f"are a simple random sample, drawn with seed {mutation['seed']} when all tests had been written: none was "
+        "written for it. The interval is that of Clopper and Pearson. Each was tried with the quickest tests of its "
+        f"room that reach its function, each of at most {mutation['slowest_test_seconds']:g} seconds and "
+        f"{mutation['tests_seconds']:g} together, and with all of them where it survived these. A mutant "
+        "that never comes to an end is noticed as well."
     )
     parts.append(markdown(audited.rooms(found)))
-    if found["fresh"]:
-        parts.append(_fresh(found["fresh"]))
     left = audited.survivors(found)
     if left:
         parts.append(markdown(audited.kinds(found)))
@@ -44,16 +44,6 @@ def _warning(stale: list[str]) -> str:
     return (
         ":::{warning}\n**Stale.** These files have changed since the audit, so its numbers are those of an earlier "
         f"state: {listed}. `make audit` brings them up to date.\n:::"
-    )
-
-
-def _fresh(found: dict) -> str:
-    missed = [f"`{room}`" for room, counts in found["rooms"].items() if audited.share(counts) < audited.GOAL]
-    verdict = f"The goal of {100 * audited.GOAL:.0f} % is missed in {' and '.join(missed)}." if missed else ""
-    return (
-        f"**A fresh sample** ({found['date']}, commit `{found['commit']}`), drawn with another seed; no test had been "
-        f"written for it when it was tried, so these shares do not flatter. {verdict}\n\n"
-        f"{markdown(audited.rooms({'mutation': found}))}"
     )
 
 

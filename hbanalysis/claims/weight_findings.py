@@ -153,13 +153,15 @@ def robust_curvature(rows: Sequence[Row]) -> Finding | None:
     lines, groups, losses = [], [], ""
     for one, group in families(rows).items():
         found = {name: robustness.log_ratios(group, name, 1) for name in ATTACKS}
-        made = [Line(where(one), name, tuple(map(math.exp, ratios))) for name, ratios in found.items() if ratios]
-        if made and not losses:
+        if not all(found.values()):  # the middle is that of all five
+            continue
+        made = [Line(where(one), name, tuple(map(math.exp, ratios))) for name, ratios in found.items()]
+        if not losses:
             table = robustness.curvature(group).set_index("model")["loss"]
             robust = table[[line.label for line in made]]
             losses = f"{robust.min():.2g} to {robust.max():.2g}, the control's {table[CONTROL]:.2g}"
         lines += made
-        groups += [one] if made else []
+        groups.append(one)
     if not lines:
         return None
     title = {
