@@ -45,6 +45,9 @@ def model_spectra(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
                     panel.plot(numbers, mean, color=_color(name), marker=_MARKERS[name], markersize=5)
                     place = {"scale": one.scale, "trained": one.title, "loss": part, "model": name}
                     lines += [place | {"number": n, "value": float(v)} for n, v in zip(numbers, mean, strict=True)]
+            if not panel.lines:
+                panel.text(0.5, 0.5, "not yet run", ha="center", transform=panel.transAxes)
+                panel.set_axis_off()
             panel.set_yscale("log")
             panel.set_xlabel("eigenvalue number")
         axes[one, "clean images"].set_ylabel("eigenvalue")

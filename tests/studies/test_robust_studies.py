@@ -270,6 +270,9 @@ def test_figures_of_spectra_show_the_rows(spectra):
     assert list(chosen["value"]) == pytest.approx(spectra[1].values["own"]["spectrum"])
     _, drawn = plots.both_ends(spectra, [ORIGINAL])
     assert len(drawn) == 3 * 2 and list(drawn["place"][:2]) == [1, -1]
+    figure, drawn = plots.model_spectra(spectra[:1])  # the original model has no attack of its own
+    assert set(drawn["loss"]) == {"clean"}
+    assert [[text.get_text() for text in panel.texts] for panel in figure.axes] == [[], ["not yet run"]]
     with pytest.raises(InputError):
         plots.both_ends([])
 
