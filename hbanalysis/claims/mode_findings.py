@@ -38,10 +38,13 @@ def eval_and_train(rows: Sequence[Row]) -> Finding | None:
     if not lines:
         return None
     by_mode = {mode: side([line for line in lines if line.label == _NAMES[mode]], 1.0) for mode in (EVAL, OWN)}
+    title = _TITLES.get((by_mode[EVAL], by_mode[OWN]), _OPEN)
+    if all(len(line.values) == 1 for line in lines):
+        title += " (one seed)"
     factors = [f"{written(interval_of(line.values, factor=True), '.3g')} ({line.label})" for line in lines[:3]]
     return Finding(
         "eval-and-train",
-        _TITLES.get((by_mode[EVAL], by_mode[OWN]), _OPEN),
+        title,
         "Training normalises each batch by its own statistics; the paper's Hessians, and those of this book, use "
         "running ones, and are those of another function. $\\lambda_1$ at the largest batch over that at the smallest, "
         f"{lines[0].where.partition(', B')[0]}: {', '.join(factors)}. {' '.join(said)}",
