@@ -108,7 +108,7 @@ class BatchStatistics(Study):
         "samples": Parameter(int, "The first n training samples for the spectra.", least=2),
         "common_batch": Parameter(int, "Samples that share statistics in the common train mode.", least=2),
     }
-    bands: ClassVar = {"eval.spectrum.0": (0.15, 6.5), "train_own.spectrum.0": (0.15, 6.5)}
+    bands: ClassVar = {"eval.spectrum.0": (0.16, 6.5), "train_own.spectrum.0": (0.16, 6.5)}
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         measure = changed(_MEASURES[scale], chosen)
