@@ -20,7 +20,7 @@ from hbanalysis.tables import audited
 
 BUILD = PROJECT / "build" / "audit"
 SAMPLE = 150
-SEED = 3  # raised once tests were written for survivors, so that the shares never flatter
+SEED = 4  # raised once tests were written for survivors, so that the shares never flatter
 AT_ONCE = 400  # mutants in one copy of the project
 OPEN = ("survived", "unreached")  # a new test may kill these
 # Deterministic tests of one process; the slow ones of the full tier take no part.

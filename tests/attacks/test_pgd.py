@@ -24,6 +24,14 @@ def test_one_full_step_from_the_image_is_fgsm(loss):
     assert torch.allclose(found, attacks.l2_grad(model, x, y, 0.1, clip=None), atol=1e-15)
 
 
+@pytest.mark.parametrize(("loss", "sign"), [("cross_entropy", -1.0), ("margin", 1.0)])
+def test_the_margin_looks_at_the_nearest_class_alone(loss, sign):
+    """Class 1 is ahead of class 2, whose row is longer and points elsewhere."""
+    model, x = linear([[0.0, 0.0], [1.0, 0.1], [1.0, -3.0]], [0.0, 0.1, 0.0]), torch.zeros(1, 2, dtype=torch.float64)
+    how = {"steps": 1, "step_size": 0.01, "random_start": False, "clip": None, "loss": loss}
+    assert attacks.pgd(model, x, torch.tensor([0]), 0.01, **how).tolist() == [[0.01, 0.01 * sign]]
+
+
 @pytest.mark.parametrize("norm", ["inf", "2"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 def test_the_best_point_of_a_linear_model_is_found(norm, loss):

@@ -122,7 +122,7 @@ def test_its_polynomials_are_the_characteristic_ones():
     probe = Probe(KrylovSpace(H, 10, 2, 0), 0.01)
     for steps in range(1, 7):
         probe.step()
-        for x in (-1.7, 2.5, 40.0):
+        for x in (-1.7, -0.9, 0.1, 0.62, 1.9, 2.5, 40.0):
             expected = np.log(np.abs(x - probe.ritz())).sum() - np.log(probe._betas).sum()
             assert probe._log_polynomial(x) == pytest.approx(expected, rel=1e-10), (steps, x)
     low, high = probe.rest()

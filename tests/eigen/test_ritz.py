@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hbanalysis.eigen.gauges import _gap
 from hbanalysis.eigen.ritz import Ritz, Wanted, _coupled
 
 
@@ -54,6 +55,16 @@ def test_settled_counts_what_the_rest_may_hide():
     assert ritz.settled(Wanted(2, "LA", 1e-3), (-9.0, 2.0))  # a copy of a wanted value changes nothing
     assert not ritz.settled(Wanted(2, "LA", 1e-3), (-1.0, 2.1))
     assert not ritz.settled(Wanted(2, "LM", 1e-3), (-2.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("which", "ends", "gap"), [("LA", (0, 3), 0.5), ("SA", (3, 0), -1.5), ("LM", (2, 1), 1.5), ("BE", (1, 2), 0.75)]
+)
+def test_wanted_values_are_counted_from_both_ends(which, ends, gap):
+    """And their distance from a rest in -0.5 .. 0.5 is that of the nearest, at whichever end it lies."""
+    theta, wanted = np.array([-4.0, -2.0, 1.0, 1.25, 3.0]), Wanted(3, which, 0.1)
+    assert wanted.ends(theta) == ends
+    assert _gap(theta, wanted, (-0.5, 0.5)) == gap
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -29,9 +29,9 @@ def test_values_lie_within_their_bounds_of_the_whole_sets(trained, truth, which,
     pairs = eigsh(WeightHessian(*trained), k, which=which, method="screened", check=check)
     assert pairs.converged
     assert bool(((pairs.values - order[:k]).abs() <= 1e-4 * order[:k].abs()).all())
-    if not check or pairs.complete:
-        assert bool(((pairs.values - order[:k]).abs() <= pairs.bounds + 1e-12).all())
+    assert bool(((pairs.values - order[:k]).abs() <= pairs.bounds + 1e-12).all())
     assert pairs.complete.method == ("probe" if check else "none")
+    assert bool(pairs.complete) == check
 
 
 @pytest.mark.parametrize("k", [3, 6, 10, 14, 20])
@@ -75,9 +75,12 @@ def test_the_krylov_part_goes_on_until_its_guards_are_found():
     assert ratio(np.where(blurred > 0.1, 0.6, found)) <= 1  # 0.2 + 0.6 stays away from the wanted by more than 0.15
 
 
-def test_products_are_passes_over_the_full_data(trained, monkeypatch):
-    """Counted independently: samples in each operator times its columns, over all samples."""
+@pytest.mark.parametrize("check", [False, True])
+def test_products_are_passes_over_the_full_data(trained, monkeypatch, check):
+    """Counted independently, a look at the medium samples included: samples in each operator times its columns, over
+    all samples."""
     H, seen = WeightHessian(*trained), []
+    monkeypatch.setattr(screening, "NEAR", 0)
     original = WeightHessian._multiply
 
     def counted(self, columns):
@@ -85,8 +88,26 @@ def test_products_are_passes_over_the_full_data(trained, monkeypatch):
         return original(self, columns)
 
     monkeypatch.setattr(WeightHessian, "_multiply", counted)
-    pairs = eigsh(H, 10, method="screened")
+    pairs = eigsh(H, 10, method="screened", check=check)
     assert sum(seen) / H.samples == pytest.approx(pairs.products, rel=1e-9)
+
+
+def test_a_look_bounds_the_complement_at_both_ends(trained):
+    """What the medium samples' Hessian has on the complement of the kept vectors lies within what a look adds."""
+    H = WeightHessian(*trained)
+    stages = screening._Stages(H, Wanted(8, "LA", 1e-4), False, 500, 0, lambda *_: None, H.doubts(), 100)
+    stages.heavy(40, lambda space: None)
+    stages.light()
+    V = stages.space.basis.leading(stages.space.size).clone()
+    medium = stages._medium()
+    before = stages.count.spent
+    stages._look_at(medium)
+    assert stages.count.spent - before <= 6 * medium.samples / H.samples
+    outside = torch.eye(len(V), dtype=torch.float64) - V @ V.T
+    found = torch.linalg.eigvalsh(outside @ medium.dense() @ outside)
+    low, high = (likely - alone for likely, alone in zip(stages.likely, stages.beyond, strict=True))
+    assert low <= found[0].item() and found[-1].item() <= high
+    assert low < 0 < high
 
 
 def test_what_is_left_out_has_no_larger_norm_than_noted(trained):

@@ -77,3 +77,19 @@ def test_products_agree_with_the_formula_where_it_holds():
     assert errors.shape == (7, 2) and (errors < 1e-11).all()
     with pytest.raises(InputError, match="vectors must be at least 1"):
         product_errors(model, x, y, vectors=0)
+
+
+class Bowl(nn.Module):
+    """Logits that are flat at 0, and bent there."""
+
+    def forward(self, x):
+        return 0.01 * x.square().sum(1, keepdim=True) * torch.tensor([1.0, -1.0]).to(x)
+
+
+def test_where_the_formula_is_zero_so_must_the_product_be():
+    model = nn.Linear(4, 3).double()
+    nn.init.zeros_(model.weight)
+    x, y = torch.rand(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    assert product_errors(model, x, y).eq(0).all()
+    at_zero = product_errors(Bowl(), 0 * x, y.clamp(max=1))
+    assert at_zero.eq(torch.inf).all()

@@ -121,6 +121,8 @@ def test_parts_take_samples_by_number():
     assert torch.equal(chunk.inputs, X[[5, 3, 3, 20]]) and chunk.weights.tolist() == [1, 3, 3, 0] and chunk.first == 5
     (again,) = samples.part(torch.tensor([3, 0])).chunks(10)
     assert torch.equal(again.targets, Y[[20, 5]])
+    (numbered,) = samples_of(Numbered(), None, W).part([5, 3, 3, 20]).chunks(10)
+    assert torch.equal(numbered.inputs, chunk.inputs) and numbered.weights.tolist() == [1, 3, 3, 0]
 
 
 def test_gathering_a_loader_stops_at_the_limit_whatever_its_batches_are():

@@ -66,7 +66,9 @@ def test_plain_module_is_label_relative():
         model.weight.copy_(torch.tensor([[0.0], [-23.0]]))
     x, y = torch.ones(1, 1), torch.tensor([0])
     p = torch.tensor(-23.0, dtype=torch.float64).exp().item()
-    assert WeightHessian(model, x, y, loss=nn.CrossEntropyLoss()).dense()[0, 0].item() == pytest.approx(p, rel=1e-5)
+    H = WeightHessian(model, x, y, loss=nn.CrossEntropyLoss())
+    assert H.dense()[0, 0].item() == pytest.approx(p, rel=1e-5)
+    assert H.label_relative and H.doubts().item() == pytest.approx(p, rel=1e-5)
 
 
 def test_class_axis_is_found_or_asked_for():

@@ -97,8 +97,14 @@ def test_parts_share_the_program(monkeypatch):
     assert len(built) == 1
 
 
-def test_a_program_that_disagrees_is_not_used(monkeypatch, caplog):
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_program_that_disagrees_is_not_used(monkeypatch, caplog, scale):
+    """However small the loss is."""
     model = seeded(convolutional)
+
+    def loss(z, y):
+        return scale * nn.functional.cross_entropy(z, y, reduction="none")
+
     whole = tracing.Program.build
 
     def wrong(program, chunk):
@@ -106,12 +112,12 @@ def test_a_program_that_disagrees_is_not_used(monkeypatch, caplog):
         return loss, outputs, tuple(t * 1.001 if t.is_floating_point() else t for t in saved)
 
     monkeypatch.setattr(tracing.Program, "build", wrong)
-    truth = dense_oracle(model, IMAGES, LABELS)
-    H = operator(model)
+    truth = scale * dense_oracle(model, IMAGES, LABELS)
+    H = operator(model, loss=loss)
     with pytest.warns(UserWarning, match=r"some 1.3 times slower \(ArithmeticError: .* off by"):
         found = H @ ones(H)
     assert close(found, truth @ ones(H)) and H.engine.startswith("graph (ArithmeticError")
-    quiet = operator(model, engine="auto")
+    quiet = operator(model, loss=loss, engine="auto")
     monkeypatch.setitem(tracing.WORTHWHILE, "cpu", 0)
     with caplog.at_level(logging.INFO):
         assert close(quiet @ ones(H), truth @ ones(H))
