@@ -187,7 +187,7 @@ def _quiet() -> None:
 
 def _first_failure(items: list[pytest.Item]) -> str:
     """Run tests until one fails, and return its name; an empty name if none does."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in itertools.pairwise([*items, None]):
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
             return item.nodeid
     return ""
@@ -197,7 +197,7 @@ def _measure(items: list[pytest.Item], path: Path) -> None:
     """Run all tests without a mutant; write the seconds of each, and the functions it reached."""
     set_mutant_under_test("stats")
     seen, failed, loaded = {}, [], set(sys.modules)
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in itertools.pairwise([*items, None]):
         state()._stats.clear()
         begun = time.process_time()
         reports = runtestprotocol(item, log=False, nextitem=following)

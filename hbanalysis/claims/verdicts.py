@@ -209,7 +209,7 @@ def _judge(blank: Verdict, one: Family, rows: Sequence[Row]) -> Verdict:
     deciding = one.scale in criteria.rules["deciding_scales"]
     test = _TESTS[blank.claim](one, ended, needed)
     if test is None:
-        remarks.append("these batch sizes hold no such contrast")
+        remarks.append("these rows lack what the criterion compares")
         return replace(blank, family=one, scale=one.scale, same_direction="cannot tell", remark=_joined(remarks))
     enough = len(test.effects) >= needed
     if deciding and not enough:

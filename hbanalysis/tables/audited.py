@@ -24,6 +24,7 @@ KINDS = {
     "message": "the words of an error or warning differ",
     "device": "only a CUDA device tells them apart, where the tests of each room's `test_cuda.py` look",
     "tolerated": "another choice that is as good",
+    "elsewhere": "tests outside of the room's notice it, which the audit does not run",
     "open": "no test looks there yet",
 }
 

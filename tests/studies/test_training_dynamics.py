@@ -281,7 +281,7 @@ def test_k11_is_refuted_where_curvature_falls_and_accuracy_stays():
 
 
 def test_k12_needs_the_whole_set_as_one_batch():
-    assert outcome("K12", pair({"lambda1": 5.0})).remark == "these batch sizes hold no such contrast"
+    assert outcome("K12", pair({"lambda1": 5.0})).remark == "these rows lack what the criterion compares"
     grown = [made_up(60_000, s, lambda1=6.0 + 0.1 * s) for s in range(5)]
     found = outcome("K12", pair({"lambda1": 5.0}) + grown)
     assert found.outcome == "reproduced"
