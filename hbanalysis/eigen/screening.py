@@ -47,6 +47,7 @@ CLOSE = 0.3  # of the gap between wanted and other values: where the look at the
 LOOK = 24  # products of the look at the complement in the heavy part
 CERTIFIED_GUARD = 6  # the same where the complement is to be bounded
 COARSE = 0.3  # times sqrt(tol): tolerance of the Krylov part, whose errors enter squared
+LOOSE = 1e-3  # tolerance that the heavy samples are chosen for at least: fewer leave too much to refinement
 WEYL = 0.2  # share of the tolerance that the light part may take
 
 
@@ -85,7 +86,7 @@ def screened(
     samples (``heavy``, ``used``), the predicted cost and the bound on the light part's norm.
     """
     weights = H.doubts()
-    split = plan(weights, wanted.k, wanted.tol)
+    split = plan(weights, wanted.k, min(wanted.tol, LOOSE))
     if not split.worthwhile:
         return None
     stages = _Stages(H, wanted, check, limit, seed, show, weights, max(1, round(split.heavy * len(weights))))
@@ -136,7 +137,7 @@ class _Stages:
         heavy = self.H.part(self.order[: self.first], total=self.H.total)
         self.space = space = KrylovSpace(heavy, width, self.k + wanted.k + 2, self._seed)
         space.push(start(space))
-        coarse = Wanted(wanted.k, wanted.which, min(0.1, COARSE * math.sqrt(wanted.tol)))
+        coarse = Wanted(wanted.k, wanted.which, COARSE * math.sqrt(min(wanted.tol, LOOSE)))
         found = run(space, coarse, self._limit, False, self._show, lambda: None, gauge=coarse_gauge(coarse, self.k))
         self.count.add(space.steps, self.first)
         kept = Wanted(self.k, wanted.which, wanted.tol).choose(found.ritz.theta)

@@ -44,6 +44,17 @@ def test_it_costs_less_than_lanczos_and_says_what_it_used(trained, k):
     assert 0 < pairs.notes["heavy"] < pairs.notes["used"] <= 1
 
 
+@pytest.mark.parametrize("tol", [1e-1, 1e-2, 1e-4])
+def test_it_costs_no_more_than_lanczos_where_weights_are_flatter(tol):
+    """After 50 steps, 20 values: heavy samples that would do for a loose tolerance leave too much to refinement."""
+    H = WeightHessian(*trained_on_digits(samples=600, hidden=24, steps=50))
+    pairs, plain = (eigsh(H, 20, tol=tol, method=name, check=False) for name in ("auto", "lanczos"))
+    truth = torch.linalg.eigvalsh(H.dense()).flip(0)[:20]
+    assert pairs.method == "screened" and pairs.converged
+    assert bool(((pairs.values - truth).abs() <= pairs.bounds + 1e-12).all())
+    assert pairs.products <= 1.05 * plain.products
+
+
 @pytest.mark.parametrize(("near", "patience"), [(1e9, 0), (1e9, 2), (0, 3)])
 def test_a_guess_that_does_not_do_is_looked_at_once(trained, truth, monkeypatch, near, patience):
     """Guessed and looked at after so many products, or looked at beforehand: the same values, within their bounds."""
