@@ -54,8 +54,12 @@ class Family:
     def title(self) -> str:
         """Network, data set and, where the configuration says so, how many samples."""
         samples = dict(self.setting).get("train_samples")
-        data = _DATASETS.get(self.dataset, self.dataset)
-        return f"{self.network} on {data}" + (f" (first {samples:,})" if samples else "")
+        return self.whole + (f" (first {samples:,})" if samples else "")
+
+    @property
+    def whole(self) -> str:
+        """Network and data set, as the paper's tables have them."""
+        return f"{self.network} on {_DATASETS.get(self.dataset, self.dataset)}"
 
     @property
     def scale_label(self) -> str:

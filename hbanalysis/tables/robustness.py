@@ -71,7 +71,7 @@ def first_line(rows: Sequence[Row]) -> pd.DataFrame:
                     line["distance"] = float(np.mean([distances(row, theirs, form)[reading] for row in group]))
                 lines.append(line)
         if theirs is not None:
-            place = {"scale": "paper", "trained": one.title, "reading": "the paper's table", "softmax": ""}
+            place = {"scale": "paper", "trained": one.whole, "reading": "the paper's table", "softmax": ""}
             lines.append(place | original_line(theirs))
     return pd.DataFrame(lines)
 

@@ -164,6 +164,13 @@ def test_the_reading_is_decided_by_the_rule():
     assert robustness.distances(two[0], theirs) == pytest.approx({"H1": 10.0, "H2": 0.0}, abs=1e-9)
 
 
+def test_the_papers_line_is_of_the_whole_data_set():
+    config = READINGS.config(READINGS.cells("small")[0])
+    table = robustness.first_line([dataclasses.replace(made_up("small"), config=config)]).set_index("reading")
+    assert table.loc["the paper's table", ["scale", "trained"]].tolist() == ["paper", "C3 on CIFAR-10"]
+    assert (table.loc[["H1", "H2"], "trained"] == "C3 on CIFAR-10 (first 2,000)").all()
+
+
 def test_the_papers_matrices_have_the_papers_means():
     """The printed means are those of the five printed columns, truncated."""
     for network, dataset in (("M1", "mnist"), ("C3", "cifar10")):
