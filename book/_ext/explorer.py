@@ -11,10 +11,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from hbanalysis import store
-from hbanalysis.claims.finding import commands
+from hbanalysis.claims.again import commands
 from hbanalysis.plots import shown
 from hbanalysis.plots.style import batch_looks
-from hbanalysis.tables import frames, spectra
+from hbanalysis.tables import spectra
 
 STUDY = "spectrum_vs_batch"
 MARK = 'class="spectrum-explorer"'
@@ -82,8 +82,7 @@ class SpectrumExplorer(SphinxDirective):
         address = "../" * page.count("/") + path.relative_to(self.env.app.outdir).as_posix()
         line = nodes.paragraph("", "Data: ", classes=["figure-data"])
         line += [nodes.reference("", path.name, refuri=address, internal=True), nodes.Text(". Again: ")]
-        groups = frames.families(store.published().rows(STUDY))
-        for number, command in enumerate(commands(STUDY, groups)):
+        for number, command in enumerate(commands(STUDY, store.published().rows(STUDY))):
             line += [nodes.Text(", " * bool(number)), nodes.literal("", command)]
         return line
 

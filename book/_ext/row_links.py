@@ -19,7 +19,7 @@ from origins import ANCHOR, FOLDER, label_of
 from sphinx.application import Sphinx
 
 from hbanalysis import store
-from hbanalysis.claims.finding import commands
+from hbanalysis.claims.again import commands
 from hbanalysis.publishing import replay
 from hbanalysis.store import Row
 from hbanalysis.tables import frames
@@ -136,7 +136,7 @@ def figure_line(rows: Sequence[Row], root: str) -> nodes.paragraph:
             link = nodes.reference("", row.key[:4], refuri=f"{root}/{row.study}/{row.key}.json", internal=True)
             link["reftitle"] = f"{label_of(row)}, {row.scale}"
             line += link
-    for number, command in enumerate(commands(rows[0].study, by_family)):
+    for number, command in enumerate(commands(rows[0].study, rows)):
         line += [nodes.Text(", " if number else ". Again: "), nodes.literal("", command)]
     return line
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from hbanalysis.claims.finding import Finding, Line, commands, interval_of, side, where, written
+from hbanalysis.claims.again import commands
+from hbanalysis.claims.finding import Finding, Line, interval_of, side, where, written
 from hbanalysis.claims.verdict_rules import Design
 from hbanalysis.lineup import ATTACKS
 from hbanalysis.store import Row
@@ -47,7 +48,7 @@ def readings(rows: Sequence[Row]) -> Finding | None:
         "distance from the paper's five numbers, points",
         tuple(lines),
         "05_attacks",
-        commands("attack_readings", groups),
+        commands("attack_readings", rows, groups),
         form=".1f",
     )
 
@@ -75,7 +76,7 @@ def rounding(rows: Sequence[Row]) -> Finding | None:
         "accuracy that only rounding protects, points",
         tuple(lines),
         "05_attacks",
-        commands("attack_readings", groups),
+        commands("attack_readings", rows, groups),
     )
 
 
@@ -115,7 +116,7 @@ def strong_attack(rows: Sequence[Row]) -> Finding | None:
         "accuracy, largest minus smallest batch, points",
         tuple(lines),
         "05_attacks",
-        commands("robustness_vs_batch", groups),
+        commands("robustness_vs_batch", rows, groups),
     )
 
 
@@ -151,7 +152,7 @@ def input_predictors(rows: Sequence[Row]) -> Finding | None:
         "rank correlation with accuracy under FGSM",
         tuple(lines),
         "04_rank_c_input_hessian",
-        commands("input_curvature", groups),
+        commands("input_curvature", rows, groups),
         form="+.2f",
         ends=(-1.0, 1.0),
     )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hbanalysis import paper, studies
+from hbanalysis import paper
 from hbanalysis.tables.frames import Family
 from hbanalysis.trends import Interval, t_interval
 
@@ -120,14 +120,6 @@ def where(one: Family, title: str = "") -> str:
     """Return what was trained and its scale, in one line."""
     scale = "the paper's scale" if one.scale == "paper" else f"scale {one.scale}"
     return f"{title or one.title}, {scale}"
-
-
-def commands(study: str, groups: Iterable[Family]) -> tuple[str, ...]:
-    """Return the command lines that compute the rows of these families again."""
-    scales = studies.get(study).scales
-    # Rows of M1 on MNIST are of the paper's scale, and have a preset of their own.
-    named = ("mnist" if (one.scale, one.dataset) == ("paper", "mnist") else one.scale for one in groups)
-    return tuple(f"hbanalysis run {study} --scale {name}" for name in dict.fromkeys(named) if name in scales)
 
 
 def plain(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from hbanalysis.claims.finding import Finding, Line, commands, interval_of, side, where, written
+from hbanalysis.claims.again import commands
+from hbanalysis.claims.finding import Finding, Line, interval_of, side, where, written
 from hbanalysis.lineup import COMMON, EVAL, MODES, OWN
 from hbanalysis.store import Row
 from hbanalysis.tables import modes
@@ -51,7 +52,7 @@ def eval_and_train(rows: Sequence[Row]) -> Finding | None:
         r"$\lambda_1$ of the largest batch over the smallest's",
         tuple(lines),
         "16_batch_normalisation",
-        commands("batch_statistics", found),
+        commands("batch_statistics", rows, found),
         reference=1.0,
         factor=True,
         form=".3g",

@@ -7,7 +7,8 @@ import numpy as np
 
 from hbanalysis import paper
 from hbanalysis.claims import factorial
-from hbanalysis.claims.finding import Finding, Line, commands, interval_of, side, where, written
+from hbanalysis.claims.again import commands
+from hbanalysis.claims.finding import Finding, Line, interval_of, side, where, written
 from hbanalysis.lineup import ABSA, ARMS, ATTACKS, CONTROL, LARGE, SMALL
 from hbanalysis.store import Row
 from hbanalysis.tables import adaptive_tables, dynamics, robustness
@@ -36,7 +37,7 @@ def ratio_and_curvature(rows: Sequence[Row]) -> Finding | None:
         r"$\lambda_1$, factor when the batch doubles",
         tuple(lines),
         "13_learning_rate_or_batch_size",
-        commands("learning_rate_factorial", groups),
+        commands("learning_rate_factorial", rows, groups),
         reference=1.0,
         factor=True,
         form=".2f",
@@ -63,7 +64,7 @@ def ratio_and_robustness(rows: Sequence[Row]) -> Finding | None:
         "accuracy under FGSM, points when the batch doubles",
         tuple(lines),
         "13_learning_rate_or_batch_size",
-        commands("learning_rate_factorial", groups),
+        commands("learning_rate_factorial", rows, groups),
     )
 
 
@@ -98,7 +99,7 @@ def what_is_equal(rows: Sequence[Row]) -> Finding | None:
         r"$\lambda_1$ of the larger batch over the smaller's",
         tuple(lines),
         "07_training_dynamics",
-        commands("training_dynamics", found),
+        commands("training_dynamics", rows, found),
         reference=1.0,
         factor=True,
         form=".2g",
@@ -141,7 +142,7 @@ def along_training(rows: Sequence[Row]) -> Finding | None:
         f"value at loss {last:g} over that at {first:g}",
         tuple(lines),
         "07_training_dynamics",
-        commands("training_dynamics", groups),
+        commands("training_dynamics", rows, groups),
         reference=1.0,
         factor=True,
         form=".2f",
@@ -178,7 +179,7 @@ def robust_curvature(rows: Sequence[Row]) -> Finding | None:
         f"$\\lambda_1$ over that of {CONTROL}",
         tuple(lines),
         "06_adversarial_training",
-        commands("robust_spectrum", groups),
+        commands("robust_spectrum", rows, groups),
         reference=1.0,
         factor=True,
         form=".3g",
@@ -221,7 +222,7 @@ def growing_batches(rows: Sequence[Row]) -> Finding | None:
         r"$\lambda_1$ at the end over the small batch's",
         tuple(lines),
         "11_absa",
-        commands("absa", groups),
+        commands("absa", rows, groups),
         reference=1.0,
         factor=True,
         form=".3g",

@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 
 from hbanalysis import store, studies
+from hbanalysis.claims.again import commands
 from hbanalysis.publishing import notebooks, replay
 from hbanalysis.store import Row
 
@@ -184,13 +185,13 @@ def test_a_table_that_names_no_rows_stays_as_it_is(extensions, html):
 def test_figures_link_to_the_rows_that_they_are_drawn_from(site):
     for name, figures in (("06_adversarial_training", ("fig-static", "fig-white")), ("05_attacks", ("fig-cg-sweep",))):
         study = next(iter(shown(name)))
+        rows = store.published().rows(study)
         for figure in figures:
             found = page(site, name).select(f"#{figure} figcaption .row-links a")
-            keys = {row.key for row in store.published().rows(study)}
-            assert {link["href"] for link in found} == {f"../rows/{study}/{key}.json" for key in keys}
+            assert {link["href"] for link in found} == {f"../rows/{study}/{row.key}.json" for row in rows}
             assert all(link["title"] for link in found)
             said = page(site, name).select_one(f"#{figure} figcaption .row-links").get_text()
-            assert f"hbanalysis run {study} --scale mnist, hbanalysis run {study} --scale digits" in said
+            assert said.endswith(f"Again: {', '.join(commands(study, rows))}")
     (one,) = page(site, "05_attacks").select("#fig-attack-examples figcaption .row-links a")
     assert "paper" in one["title"]
 
