@@ -1,6 +1,7 @@
 """Committed notebooks stand for committed rows: nbval passes as they are and fails once a row, a plotted number or an
 output differs; at any other scale they compute."""
 
+import ast
 import copy
 import os
 import shutil
@@ -150,3 +151,18 @@ def test_a_mistyped_parameter_is_refused_by_the_notebook_itself(tmp_path):
     )
     assert run.returncode != 0
     assert "Did you mean 'batch_sizes'" in run.stderr
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_every_study_that_a_page_opens_takes_the_seeds_of_the_page(name):
+    notebook = nbformat.read(notebooks.find(name), as_version=4)
+    tree = ast.parse("\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "pages.start"]
+    settings = {ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)}
+    for call in calls:
+        given = call.args[1]
+        while ast.unparse(given) in settings:
+            given = settings[ast.unparse(given)]
+        used = {ast.unparse(node) for node in ast.walk(given) if isinstance(node, ast.Name)}
+        text = ast.unparse(given) + "".join(ast.unparse(settings[one]) for one in used & settings.keys())
+        assert ast.unparse(given) == "globals()" or "seeds" in text, ast.unparse(call)
