@@ -158,11 +158,16 @@ def test_every_study_that_a_page_opens_takes_the_seeds_of_the_page(name):
     notebook = nbformat.read(notebooks.find(name), as_version=4)
     tree = ast.parse("\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "pages.start"]
-    settings = {ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)}
+    settings: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+            settings.setdefault(ast.unparse(target), []).append(node.value)
     for call in calls:
-        given = call.args[1]
-        while ast.unparse(given) in settings:
-            given = settings[ast.unparse(given)]
-        used = {ast.unparse(node) for node in ast.walk(given) if isinstance(node, ast.Name)}
-        text = ast.unparse(given) + "".join(ast.unparse(settings[one]) for one in used & settings.keys())
-        assert ast.unparse(given) == "globals()" or "seeds" in text, ast.unparse(call)
+        open_, seen = [call.args[1]], set()
+        while open_:
+            text = ast.unparse(given := open_.pop())
+            seen.add(text)
+            for node in ast.walk(given):
+                open_ += [value for value in settings.get(ast.unparse(node), ()) if ast.unparse(value) not in seen]
+        assert "globals()" in seen or any("seeds" in text for text in seen), ast.unparse(call)
