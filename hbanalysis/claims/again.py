@@ -13,7 +13,8 @@ _SHOWN = 8  # digits of a key that a command gives
 def commands(study: str, rows: Iterable[Row], among: Iterable[Family] | None = None) -> tuple[str, ...]:
     """Return the command lines that compute these rows again, those of the largest scale first.
 
-    Rows of a scale that the study does not have, such as ``custom``, have none.
+    A preset is named where it has all rows of a family, with their seeds where these are not its own; else the rows
+    are named by their keys. Rows that no preset of the study has, such as those of scale ``custom``, have none.
 
     Args:
         study: Name of the study.
@@ -32,7 +33,7 @@ def _commands(name: str, one: Family, rows: Iterable[Row]) -> Iterator[str]:
     study, keys = studies.get(name), {row.key for row in rows}
     if one.scale not in study.scales:
         return
-    # The paper's cells of a small data set have a preset of their own, of one seed.
+    # The paper's cells of MNIST have a preset of their own, of fewer seeds and batch sizes.
     scale = one.dataset if one.scale == "paper" and one.dataset in study.scales else one.scale
     seeds = sorted({row.config["training"]["seed"] for row in rows})
     for chosen in ({}, {"seeds": seeds}):

@@ -7,6 +7,7 @@ import pytest
 
 from hbanalysis import store, studies
 from hbanalysis.claims.again import commands
+from hbanalysis.store import Row
 from hbanalysis.tables.frames import families
 
 
@@ -35,15 +36,29 @@ def test_the_commands_compute_every_published_row(name):
     assert len(set(found)) == len(found)
 
 
-def test_single_cells_are_named_by_their_keys():
-    rows = store.published().rows("spectrum_vs_batch")
-    paper = [row for row in rows if row.scale == "paper"]
-    (found,) = commands("spectrum_vs_batch", paper)
-    assert computed(found) >= {row.key for row in paper}
-    preset = {studies.get("spectrum_vs_batch").key(cell) for cell in studies.get("spectrum_vs_batch").cells("mnist")}
-    few = [row for row in paper if row.key not in preset][:1]
-    (found,) = commands("spectrum_vs_batch", few)
-    assert computed(found) >= {few[0].key}
+def rows_of(name: str, scale: str, **overrides: object) -> list[Row]:
+    """Return rows of the paper's scale as the cells of a preset would have them, with the values of another."""
+    study, (template, *_) = studies.get(name), store.published().rows(name)
+    cells = study.cells(scale, **overrides)
+    return [replace(template, scale="paper", key=study.key(cell), config=study.config(cell)) for cell in cells]
+
+
+def test_rows_that_a_preset_has_with_other_seeds_are_named_by_their_seeds():
+    assert commands("attack_readings", rows_of("attack_readings", "mnist", seeds=[0])) == (
+        "hbanalysis run attack_readings --scale mnist",
+    )
+    assert commands("attack_readings", rows_of("attack_readings", "mnist", seeds=[1, 4])) == (
+        "hbanalysis run attack_readings --scale mnist --set 'seeds=[1,4]'",
+    )
+
+
+def test_rows_outside_the_smaller_preset_are_named_by_their_keys():
+    smaller = {row.config["training"]["batch_size"] for row in rows_of("spectrum_vs_batch", "mnist")}
+    paper = rows_of("spectrum_vs_batch", "paper", dataset="mnist")
+    chosen = [row for row in paper if row.config["training"]["batch_size"] not in smaller][:2]
+    (found,) = commands("spectrum_vs_batch", chosen)
+    assert found.startswith("hbanalysis run spectrum_vs_batch --scale paper --key ")
+    assert len(chosen) == 2 and computed(found) == {row.key for row in chosen}
 
 
 def test_only_the_families_asked_for_are_named():

@@ -164,10 +164,10 @@ def test_every_study_that_a_page_opens_takes_the_seeds_of_the_page(name):
             target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
             settings.setdefault(ast.unparse(target), []).append(node.value)
     for call in calls:
-        open_, seen = [call.args[1]], set()
-        while open_:
-            text = ast.unparse(given := open_.pop())
-            seen.add(text)
-            for node in ast.walk(given):
-                open_ += [value for value in settings.get(ast.unparse(node), ()) if ast.unparse(value) not in seen]
+        waiting, seen = [call.args[1]], set()
+        while waiting:
+            given = waiting.pop()
+            seen.add(ast.unparse(given))
+            named = [value for node in ast.walk(given) for value in settings.get(ast.unparse(node), ())]
+            waiting += [value for value in named if ast.unparse(value) not in seen]
         assert "globals()" in seen or any("seeds" in text for text in seen), ast.unparse(call)
