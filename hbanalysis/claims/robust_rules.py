@@ -10,7 +10,8 @@ from hbanalysis.claims.verdict_rules import Design, Measured, Part
 from hbanalysis.lineup import ATTACKS, CONTROL, ORIGINAL
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family
-from hbanalysis.tables.robustness import attacked_accuracy, clean_accuracy, log_ratios, shown, single_samples
+from hbanalysis.tables.robust_spectra import log_ratios, single_samples
+from hbanalysis.tables.robustness import attacked_accuracy, clean_accuracy, shown
 from hbanalysis.trends import t_interval
 
 

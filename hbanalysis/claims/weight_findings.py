@@ -11,7 +11,7 @@ from hbanalysis.claims.again import commands
 from hbanalysis.claims.finding import Finding, Line, interval_of, side, where, written
 from hbanalysis.lineup import ABSA, ARMS, ATTACKS, CONTROL, LARGE, SMALL
 from hbanalysis.store import Row
-from hbanalysis.tables import adaptive_tables, dynamics, robustness
+from hbanalysis.tables import adaptive_tables, dynamics, robust_spectra
 from hbanalysis.tables.frames import distinct_titles, families
 
 _RATE, _RATIO = "at a fixed learning rate", "at a fixed ratio of both"
@@ -153,12 +153,12 @@ def robust_curvature(rows: Sequence[Row]) -> Finding | None:
     """The largest eigenvalue of robust models over that of the control, on the clean training loss (K7)."""
     lines, groups, losses = [], [], ""
     for one, group in families(rows).items():
-        found = {name: robustness.log_ratios(group, name, 1) for name in ATTACKS}
+        found = {name: robust_spectra.log_ratios(group, name, 1) for name in ATTACKS}
         if not all(found.values()):  # the middle is that of all five
             continue
         made = [Line(where(one), name, tuple(map(math.exp, ratios))) for name, ratios in found.items()]
         if not losses:
-            table = robustness.curvature(group).set_index("model")["loss"]
+            table = robust_spectra.curvature(group).set_index("model")["loss"]
             robust = table[[line.label for line in made]]
             losses = f"{robust.min():.2g} to {robust.max():.2g}, the control's {table[CONTROL]:.2g}"
         lines += made
@@ -178,7 +178,7 @@ def robust_curvature(rows: Sequence[Row]) -> Finding | None:
         f"middle of the five models {written(interval_of(middle, factor=True), '.3g')}. Their clean loss is {losses}.",
         f"$\\lambda_1$ over that of {CONTROL}",
         tuple(lines),
-        "06_adversarial_training",
+        "17_robust_curvature",
         commands("robust_spectrum", rows, groups),
         reference=1.0,
         factor=True,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -62,7 +63,8 @@ def accuracy_matrices(rows: Sequence[Row], kind: str = "static") -> tuple[Figure
 def _heat(panel: Axes, values: pd.DataFrame, difference: bool) -> None:
     numbers = values.to_numpy(dtype=float)
     low, high = (-_LARGEST, _LARGEST) if difference else (0, 100)
-    panel.imshow(numbers, cmap="PuOr" if difference else "viridis", vmin=low, vmax=high, aspect="auto")
+    steps = matplotlib.colormaps["PuOr"].resampled(9) if difference else matplotlib.colormaps["viridis"].resampled(10)
+    panel.imshow(numbers, cmap=steps, vmin=low, vmax=high, aspect="auto")
     heads = [str(c).replace("mean of attacked", "mean") for c in values]
     panel.set_xticks(range(values.shape[1]), heads, fontsize=7.5 if is_stacked() else 10)
     panel.set_yticks(range(values.shape[0]), list(values.index), fontsize=9 if is_stacked() else 10.5)

@@ -94,6 +94,7 @@ def both_ends(rows: Sequence[Row], models: Sequence[str] = _SHOWN) -> tuple[Figu
             start += width + 3
         panel.axhline(0, color="0.4", linewidth=1)
         panel.set_yscale("symlog", linthresh=1e-3)
+        panel.margins(y=0.06)
         panel.set_xticks(list(ticks), list(ticks.values()))
         panel.set_ylabel("eigenvalue")
     legend(figure, {}, "", [line_key(name, color=_color(name), marker=_MARKERS[name]) for name in models])

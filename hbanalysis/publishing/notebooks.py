@@ -290,7 +290,7 @@ def _small_png(encoded: str) -> str:
     if picture.mode == "P":
         return encoded
     small = io.BytesIO()
-    flat = picture.convert("RGB").quantize(32, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    flat = picture.convert("RGB").quantize(32, method=Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE)
     flat.save(small, "PNG", optimize=True, pnginfo=chunk_of(picture))
     return base64.b64encode(small.getvalue()).decode()
 

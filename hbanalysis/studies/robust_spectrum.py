@@ -85,7 +85,7 @@ class RobustSpectrum(Study):
     name = "robust_spectrum"
     title = "Curvature of robust models"
     revision = 1
-    notebook = "06_adversarial_training"
+    notebook = "17_robust_curvature"
     scales = ("digits", "mnist", "small", "paper")
     budget = 900.0
     parameters: ClassVar = common(

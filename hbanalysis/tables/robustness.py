@@ -1,12 +1,10 @@
 """Rows of the adversarial studies as tables: accuracies by model and set, beside the paper's Tables 3 and 4."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from hbanalysis import paper
 from hbanalysis.lineup import ATTACKS, CONTROL, MODELS, ORIGINAL
@@ -181,83 +179,11 @@ def gains(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def curvature(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return one line a family and model of `robust_spectrum`: losses and curvatures, means over seeds.
-
-    ``lambda1`` and ``top`` (the sum of the eigenvalues measured) are those of the clean training loss; ``own`` marks
-    those on the images that the model's own attack makes of them. ``ratio`` is the geometric mean of lambda1 over that
-    of the control with the same seed.
-    """
-    lines = []
-    for one, group in families(rows).items():
-        for name in MODELS:
-            chosen = [row for row in group if row.config["model"] == name]
-            if not chosen:
-                continue
-            clean = [row.values["clean"] for row in chosen]
-            own = [row.values["own"] for row in chosen if row.values["own"]]
-            ratios = [math.exp(value) for value in log_ratios(group, name, 1)]
-            line: dict[str, Any] = {
-                "scale": one.scale,
-                "trained": one.title,
-                "model": name,
-                "seeds": len(chosen),
-                "loss": float(np.mean([part["loss"] for part in clean])),
-                "lambda1": float(np.mean([part["spectrum"][0] for part in clean])),
-                "top": float(np.mean([sum(part["spectrum"]) for part in clean])),
-                "ratio": float(np.exp(np.mean(np.log(ratios)))) if ratios else np.nan,
-            }
-            if own:
-                line["own loss"] = float(np.mean([part["loss"] for part in own]))
-                line["own lambda1"] = float(np.mean([part["spectrum"][0] for part in own]))
-            lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def log_ratios(rows: Sequence[Row], model: str, top: int) -> list[float]:
-    """Return for each seed the log of the sum of a model's ``top`` eigenvalues over the control's (clean loss)."""
-    found = {(row.config["model"], row.config["training"]["seed"]): row.values["clean"]["spectrum"] for row in rows}
-    seeds = sorted({seed for name, seed in found if name == model and (CONTROL, seed) in found})
-    return [math.log(sum(found[model, seed][:top]) / sum(found[CONTROL, seed][:top])) for seed in seeds]
-
-
-def single_samples(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return one line a row with single-sample Hessians: how many have a negative eigenvalue that counts (K8)."""
-    criteria = paper.criteria()
-    rule = criteria.claims["K8"].thresholds
-    lines = []
-    for one, group in families(rows).items():
-        for row in group:
-            singles = row.values["singles"]
-            if singles:
-                hits = sum(_negative(entry) for entry in singles)
-                low = binomtest(hits, len(singles)).proportion_ci(criteria.rules["confidence"], "exact").low
-                lines.append(
-                    {
-                        "scale": one.scale,
-                        "trained": one.title,
-                        "seed": row.config["training"]["seed"],
-                        "samples": len(singles),
-                        "negative (%)": 100 * hits / len(singles),
-                        "lower bound (%)": 100 * float(low),
-                        "above half": bool(low > rule["share_lower_bound_above"]),
-                    }
-                )
-    return pd.DataFrame(lines)
-
-
 def shown(interval: Interval) -> str:
     """Return a mean with its interval as text."""
     if interval.low is None or interval.high is None:
         return f"{interval.mean:.2f} (one seed)"
     return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
-
-def _negative(single: Mapping[str, float]) -> bool:
-    """Whether a single sample's Hessian has a negative eigenvalue that counts, by the criterion of K8."""
-    rule = paper.criteria().claims["K8"].thresholds
-    deep = -single["smallest"] > rule["negative_share_of_lambda_max"] * single["largest"]
-    return deep and single["gradient_norm"] > rule["gradient_norm_above"]
 
 
 def attacked_accuracy(row: Row, model: str) -> float:
