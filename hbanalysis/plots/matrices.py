@@ -15,7 +15,7 @@ from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families
 from hbanalysis.tables.robustness import matrix, paper_matrix
 
-_DARK = 55  # percent: text on darker cells is white
+_DARK = 50  # percent: text on darker cells is white
 _LARGEST = 30  # points: the ends of the colours of a difference
 
 
