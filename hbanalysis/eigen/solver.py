@@ -58,7 +58,8 @@ def eigsh(
             sign kept), ``BE`` half from each end, descending.
         tol: Error allowed relative to each ``|value|``, with floor ``20 eps max|value|``.
         method: ``lanczos``; ``screened`` for `WeightHessian` under cross-entropy (see `screening`); ``power``, the
-            paper's; ``auto`` takes ``screened`` where it is expected to be cheaper.
+            paper's; ``auto`` takes ``screened`` for the largest values (LA, LM) of such a Hessian, where it is expected
+            to be cheaper, and Lanczos for SA and BE: the samples that carry the large eigenvalues do not carry those.
         check: Look for missing eigenvalues at the end; costs some 10 to 20 products.
         v0: Start vector ``(n,)``, or earlier `Eigenpairs` of a similar operator; the default is random from ``seed``,
             the same on every device.
@@ -108,7 +109,9 @@ def eigsh(
     begin = partial(_start_vector, v0, H.shape[0])
     names = getattr(H, "space", None)
     with terminal_line(show) as line:
-        if method == "screened" or (method == "auto" and checkpoint is None and screening.applicable(H)):
+        if method == "auto" and which in ("LA", "LM") and checkpoint is None and screening.applicable(H):
+            method = "screened"
+        if method == "screened":
             found = screening.screened(screening.weighted(H), wanted, width, check, begin, limit, seed, line)
             if found is not None:
                 return _result(*found, wanted, "screened", names)

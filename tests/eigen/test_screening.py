@@ -142,6 +142,8 @@ def test_flat_weights_fall_back_to_lanczos():
 def test_auto_screens_a_trained_network_and_nothing_else(trained):
     model, x, y = trained
     assert eigsh(WeightHessian(*trained), 10, method="auto").method == "screened"
+    for which in ("SA", "BE"):  # where screening costs as many products or more
+        assert eigsh(WeightHessian(*trained), 2, which=which, tol=1e-2, method="auto", check=False).method == "lanczos"
     assert eigsh(WeightHessian(model, x, y, loss="squared_error"), 2, method="auto").method == "lanczos"
     assert eigsh(torch.eye(30), 2, method="auto").method == "lanczos"
     with pytest.raises(InputError, match="method='lanczos'"):
