@@ -6,6 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # Snakemake needs older versions of some packages that .venv pins, and only calls `hbanalysis` as a command.
 SNAKEMAKE := .venv-snakemake/bin/snakemake
+PEERS := .peers
 # One thread per process: two workers that each use every core are many times slower than two that use one.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Both tiers collect the same tests, doctests and notebook cells, so that each can name what it leaves to the other.
@@ -51,7 +52,12 @@ $(SNAKEMAKE):
 	$(PYTHON) -m venv .venv-snakemake
 	.venv-snakemake/bin/python -m pip install --quiet --disable-pip-version-check snakemake==9.27.1
 
-test-full: $(STAMP) $(SNAKEMAKE) ## full tier: everything slow; together with `make test` every test exactly once
+# Attacks of other libraries, which ours are compared with; what they depend on is in .venv, in newer versions.
+$(PEERS): | $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(PEERS) \
+	  torchattacks==3.5.1 foolbox==3.3.4 eagerpy==0.30.0 gitpython==3.2.1 gitdb==4.0.12 smmap==5.0.3
+
+test-full: $(STAMP) $(SNAKEMAKE) $(PEERS) ## full tier: everything slow; together with `make test` every test exactly once
 	$(PYTEST) --tier full
 
 AUDITOR := .venv-audit/bin/python

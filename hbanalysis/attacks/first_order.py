@@ -33,7 +33,8 @@ def fgsm(
         clip: Range of valid images, to which the result is clamped; ``None`` leaves it unclipped.
         softmax: ``"relative"`` takes the cross-entropy from logits relative to the label, whose direction is right
             however sure the model is. ``"plain"`` is PyTorch's cross-entropy: in float32 its gradient lacks the part of
-            the label's logit where 1 - p_y is below 6e-8, and is exactly zero where the label leads by 104 or more.
+            the label's logit where 1 - p_y is below 6e-8, and is exactly zero where the label leads by 104 or more; the
+            result is then bit for bit that of torchattacks 3.5.1 and foolbox 3.3.4.
         batch_size: Samples differentiated at once; ``None`` takes 256 on a CPU and 1024 on a GPU, fewer if they do not
             fit into memory.
 
