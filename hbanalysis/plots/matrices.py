@@ -51,13 +51,20 @@ def accuracy_matrices(rows: Sequence[Row], kind: str = "static") -> tuple[Figure
     titles, lines = distinct_titles(groups), []
     for (one, name, values), panel in zip(panels, axes, strict=True):
         _heat(panel, values, difference="minus" in name)
-        head = f"{titles[one]}, {name}\n{one.scale_label}" if label else f"{titles[one]}, {one.scale_label}\n{name}"
-        panel.set_title(head, fontsize=10.5 if label else 12, fontweight="bold", loc="left")
+        panel.set_title(_head(one, titles[one], name), fontsize=10.5 if label else 12, fontweight="bold", loc="left")
         for model, line in values.iterrows():
             for column, value in line.items():
                 entry = {"scale": one.scale, "trained": titles[one], "matrix": name, "model": model, "set": column}
                 lines.append(entry | {"value": float(value)})
     return figure, pd.DataFrame(lines)
+
+
+def _head(one: Family, title: str, name: str) -> str:
+    """Head a panel; the paper's is not of our samples and scale."""
+    if name == "the paper's":
+        return f"{one.whole}\n{name}"
+    between = "\n" if is_stacked() else " "
+    return f"{title},{between}{one.scale_label}\n{name}"
 
 
 def _heat(panel: Axes, values: pd.DataFrame, difference: bool) -> None:

@@ -228,3 +228,11 @@ def test_the_verdict_on_adversarial_training():
     assert outcome(dataset="cifar10", clean_loss=0.04) == "reproduced"
     assert outcome(dataset="cifar10", clean_loss=0.01) == "partly"
     assert not any(v.outcome == "reproduced" for v in verdicts.verdicts("K1", [robust_row()]))
+
+
+def test_the_papers_matrix_is_not_headed_by_our_samples_and_scale():
+    rows = [robust_row(dataset="cifar10")]
+    figure, drawn = plots.accuracy_matrices(rows)
+    heads = [panel.get_title(loc="left") for panel in figure.axes]
+    assert heads[1] == "C3 on CIFAR-10\nthe paper's" and heads[0].endswith("\nours")
+    assert set(drawn["matrix"]) == {"ours", "the paper's", "ours minus the paper's"}
