@@ -17,7 +17,7 @@ from hbanalysis.operators import WeightHessian, structures
 from hbanalysis.operators.guards import unwrapped
 from hbanalysis.operators.losses import IGNORED, Loss, PerSampleLoss
 from hbanalysis.operators.objective import Forward, call, logits_of
-from hbanalysis.operators.samples import check_lengths
+from hbanalysis.operators.samples import checked
 from hbanalysis.operators.torch_losses import resolve
 
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -91,10 +91,9 @@ def train_mode_hessian(
         >>> WeightHessian(model, x, y, loss="squared_error") @ torch.tensor([1.0, 0.0, 0.0])
         tensor([10., 20.,  4.])
     """
-    inputs, targets = structures.mapped(lambda t: t, (inputs, targets))
+    given = checked(inputs, targets)
+    inputs, targets, count = given.inputs, given.targets, len(given)
     require(isinstance(targets, Tensor), f"Targets must be one tensor; given {type(targets).__name__}.")
-    check_lengths(inputs, targets, None)
-    count = len(targets)
     require(
         2 <= batch_size <= count,
         f"batch_size must lie in 2..{count}, the number of samples: one sample has no variance; given {batch_size}.",
@@ -195,7 +194,7 @@ class _OfBatches(Loss):
 
     def __init__(self, inner: Loss) -> None:
         super().__init__(inner.terms)
-        self._inner, self.relative = inner, inner.relative
+        self._inner, self.relative, self.whole = inner, inner.relative, inner.whole
 
     def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of the losses of each batch."""

@@ -107,8 +107,9 @@ def together(compute: Callable[[], Tensor], like: Tensor, same: Sequence[float] 
         raise NumericalError(f"{int(failed)} of {world()} processes failed in this product; see their messages.")
     if any(abs(total - world() * own) > 1e-12 * abs(total) for total, own in zip(sums, same, strict=True)):
         raise InputError(
-            "The processes hold different weights or multiply different vectors. Load the same checkpoint and seed "
-            "every process alike; for work that one rank does by itself use distributed.alone()."
+            "The processes hold different data or weights, or multiply different vectors. Give every process the whole "
+            "data, which are shared here; load the same checkpoint and seed every process alike; for work that one "
+            "rank does by itself use distributed.alone()."
         )
     return reduced[: like.numel()].reshape(like.shape)
 

@@ -4,8 +4,6 @@
 ``factorial-verdicts`` what is left of the batch size beside the learning rate.
 """
 
-import html
-
 from docutils import nodes
 from page_tables import markdown
 from sphinx.application import Sphinx
@@ -29,9 +27,10 @@ class Claims(SphinxDirective):
         return [table]
 
 
-def _breakable(name: str) -> nodes.raw:
-    """Return a name as code that may go on in the next line after an underscore."""
-    return nodes.raw("", f"<code>{html.escape(name).replace('_', '_<wbr>')}</code>", format="html")
+def _breakable(command: str) -> nodes.raw:
+    """Return a command as code that goes on in the next line at a space or after an underscore, never in an option."""
+    words = (f'<span class="option">{word}</span>' if word.startswith("--") else word for word in command.split())
+    return nodes.raw("", f"<code>{' '.join(words).replace('_', '_<wbr>')}</code>", format="html")
 
 
 class PaperSlips(SphinxDirective):

@@ -56,7 +56,7 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     source = Path(app.env.doc2path(docname))
     if app.builder.name != "html" or source.suffix != ".ipynb":
         return
-    for name in replay.studies_shown(nbformat.read(source, as_version=4)).values():
+    for name in replay.studies_shown(nbformat.read(source, as_version=4)):
         app.env.note_dependency(str(store.published().root / name))
     figures = [figure for figure in doctree.findall(nodes.figure) if figure["ids"]]
     texts, pictures = _forms(source, draw=True) if figures else ({}, {})

@@ -109,8 +109,9 @@ def add_origins(app: Sphinx, doctree: nodes.document) -> None:
     lines: list[tuple[str, str]] = []
     if source.suffix == ".ipynb":
         notebook = nbformat.read(source, as_version=4)
-        shown = list(dict.fromkeys(replay.studies_shown(notebook).values()))
-        rows = [row for name in shown for row in store.published().rows(name)]
+        shown = replay.studies_shown(notebook)
+        by_key = {row.key: row for subject in replay.subjects(notebook).values() for row in subject.published()}
+        rows = list(by_key.values())
         for name in shown:
             app.env.note_dependency(str(store.published().root / name))
         ran = page_line(notebook, source)

@@ -13,22 +13,23 @@ from sphinx.application import Sphinx
 
 from hbanalysis import studies
 from hbanalysis.publishing import notebooks, replay
+from hbanalysis.publishing.subjects import Subject
 
 TITLE = "Rerun this page"
 COLUMNS = ("Parameter", "Default", "Meaning")
-_SMALLEST = "digits"
 
 
 def commands(path: Path) -> list[str]:
     """Return the command lines that run a notebook again, and those that compute its rows alone."""
-    shown = list(dict.fromkeys(replay.studies_shown(nbformat.read(path, as_version=4)).values()))
+    opened = replay.subjects(nbformat.read(path, as_version=4)).values()
+    shown = list({subject.study: subject for subject in opened}.values())
     words = ["papermill", f"notebooks/{path.name}", "out.ipynb"]
     parameters = notebooks.declared(path)
     if shown:
-        words += ["-p", "scale", _scale(shown[0])]
+        words += ["-p", "scale", _scale(shown[0])[0]]
     elif "seed" in parameters:
         words += ["-p", "seed", str(int(parameters["seed"].default) + 1)]
-    return [shlex.join(words), *(f"hbanalysis run {study} --scale {_scale(study)}" for study in shown)]
+    return [shlex.join(words), *map(_run, shown)]
 
 
 def parameters(path: Path) -> list[tuple[str, str, str]]:
@@ -39,7 +40,7 @@ def parameters(path: Path) -> list[tuple[str, str, str]]:
 
 def box(path: Path, download: str) -> list[nodes.Node]:
     """Return the box of a notebook; ``download`` is the address of the notebook's file."""
-    shown = dict.fromkeys(replay.studies_shown(nbformat.read(path, as_version=4)).values())
+    shown = replay.studies_shown(nbformat.read(path, as_version=4))
     scales = "; ".join(f"of {name}: {', '.join(studies.get(name).scales)}" for name in shown)
     how = nodes.paragraph("", "From a clone of the repository, after ")
     how += [nodes.literal("", "make .venv"), nodes.Text(" and "), nodes.literal("", "source .venv/bin/activate")]
@@ -70,9 +71,20 @@ def add_box(app: Sphinx, doctree: nodes.document) -> None:
         section += box(source, f"{'../' * docname.count('/')}_sources/{docname}.ipynb")
 
 
-def _scale(study: str) -> str:
-    scales = studies.get(study).scales
-    return _SMALLEST if _SMALLEST in scales else scales[0]
+def _scale(subject: Subject) -> tuple[str, set[str]]:
+    """Return the first of the study's scales that has cells of a subject, the smallest first, and their data sets."""
+    study = studies.get(subject.study)
+    for scale in study.scales:
+        there = {name for cell in study.cells(scale) if subject.takes(name := cell.training.dataset)}
+        if there:
+            return scale, there
+    return study.scales[0], set()
+
+
+def _run(subject: Subject) -> str:
+    scale, there = _scale(subject)
+    narrowed = [word for name in sorted(there) if subject.only for word in ("--set", f"dataset={name}")]
+    return shlex.join(["hbanalysis", "run", subject.study, "--scale", scale, *narrowed])
 
 
 def _table(lines: list[tuple[str, str, str]]) -> nodes.table | None:

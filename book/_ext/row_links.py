@@ -18,7 +18,6 @@ from docutils import nodes
 from origins import ANCHOR, FOLDER, label_of
 from sphinx.application import Sphinx
 
-from hbanalysis import store
 from hbanalysis.claims.again import commands
 from hbanalysis.publishing import replay
 from hbanalysis.store import Row
@@ -154,16 +153,11 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     if source.suffix != ".ipynb":
         return
     notebook = nbformat.read(source, as_version=4)
-    shown = replay.studies_shown(notebook)
     root = "../" * docname.count("/") + FOLDER
-    # In the order of the page, see `hbanalysis.publishing.pages`.
-    rows = {
-        variable: [row for group in frames.families(store.published().rows(study)).values() for row in group]
-        for variable, study in shown.items()
-    }
+    rows = {variable: subject.published() for variable, subject in replay.subjects(notebook).items()}
     for cell in doctree.findall(lambda node: isinstance(node, nodes.container) and "cell_index" in node):
         text = notebook.cells[cell["cell_index"]].source
-        used = [row for variable in shown if re.search(rf"\b{variable}\b", text) for row in rows[variable]]
+        used = [row for variable in rows if re.search(rf"\b{variable}\b", text) for row in rows[variable]]
         for table in [node for node in cell.findall(nodes.raw) if 'class="dataframe"' in node.astext()]:
             # Cells that show a frame made earlier do not name the page it came from.
             of_cell = used or [row for some in rows.values() for row in some]

@@ -92,18 +92,17 @@ def standings(rows: Iterable[Row]) -> list[Standing]:
 
 def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> str:
     """Return the table as Markdown; ``link`` gives the reference to a claim's page."""
-    head = ["claim", "in the paper", "here, at the paper's scale", "verdict", "smaller scales", "page", "study"]
+    head = ["claim, and where the paper makes it", "here, at the paper's scale", "verdict", "smaller scales"]
+    head.append("page and command")
     lines = [head, ["---"] * len(head)]
     for one in found:
         lines.append(
             [
-                f"**{one.claim.id}** {one.short}",
-                one.claim.where,
+                f"**{one.claim.id}** {one.short} *({one.claim.where})*",
                 "; ".join(one.found) or "–",
                 one.outcome,
                 "; ".join(one.elsewhere) or "–",
-                link(one.claim) if one.study else "–",
-                f"`{one.study}`" if one.study else "–",
+                f"{link(one.claim)} `hbanalysis run {one.study} --scale paper`" if one.study else "–",
             ]
         )
     return _lines(lines)

@@ -55,7 +55,7 @@ def cells(
         one = studies.get(name)
         for _, cell in cells_of(name, scale, overrides):
             entry = {"study": name, "key": one.key(cell), "seconds": round(one.cost(cell), 1)}
-            found.append(entry | {"label": one.label(cell), "notebook": one.notebook})
+            found.append(entry | {"label": one.label(cell), "notebook": one.page(cell)})
     if as_json:
         print(json.dumps(found, indent=1))
         return

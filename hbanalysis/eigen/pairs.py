@@ -1,11 +1,19 @@
 """Eigenpairs with what is known about them: errors, rounding, and whether any is missing."""
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from hbanalysis.errors import InputError
-from hbanalysis.operators.parameters import ParameterSpace
+from hbanalysis import checkpoints
+from hbanalysis.errors import InputError, StoreError
+
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+_TENSORS = ("values", "vectors", "residuals", "bounds")
+_NOTES = ("products", "converged", "complete", "rounding", "method", "notes", "layout")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Completeness:
 class Eigenpairs:
     """Eigenpairs as far as they were found, with what is known about their errors; prints as a table of them.
 
+    ``values, vectors = pairs`` unpacks as SciPy's pairs do.
+
     Attributes:
         values: ``(k,)`` float64, in the order that ``which`` asks for.
         vectors: ``(n, k)``, unit columns; column i belongs to ``values[i]``.
@@ -67,6 +77,7 @@ class Eigenpairs:
             operator as evaluated is. Not part of the bounds.
         method: What computed them.
         notes: What else the method has to say (screening: the shares of the samples).
+        layout: Name and shape of each parameter that a vector is made of, in their order; empty for a matrix.
     """
 
     values: Tensor
@@ -79,7 +90,10 @@ class Eigenpairs:
     rounding: float = 0.0
     method: str = "lanczos"
     notes: dict[str, float] = field(default_factory=dict)
-    space: ParameterSpace | None = None
+    layout: Layout = ()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from (self.values, self.vectors)
 
     def __repr__(self) -> str:
         done = "converged" if self.converged else "not converged"
@@ -98,6 +112,49 @@ class Eigenpairs:
         Raises:
             InputError: The operator has no named parameters.
         """
-        if self.space is None:
+        if not self.layout:
             raise InputError("This operator has no named parameters; use vectors[:, index].")
-        return dict(zip(self.space.names, self.space.split(self.vectors[:, index]), strict=True))
+        parts = self.vectors[:, index].split([math.prod(shape) for _, shape in self.layout])
+        return {name: part.view(shape) for (name, shape), part in zip(self.layout, parts, strict=True)}
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one safetensors file, in one piece; no weights of the model are in it.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        notes = {name: value for name, value in asdict(self).items() if name in _NOTES}
+        checkpoints.save(Path(path), {name: getattr(self, name) for name in _TENSORS}, notes, sealed=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Eigenpairs":
+        """Read what `save` wrote; the vectors are on the CPU.
+
+        Raises:
+            StoreError: The file is missing, damaged or of another kind.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from hbanalysis.eigen import eigsh
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     eigsh(torch.diag(torch.tensor([1.0, 2.0])), 1).save(f"{folder}/pairs.safetensors")
+            ...     values, vectors = Eigenpairs.load(f"{folder}/pairs.safetensors")
+            >>> values, vectors.abs().round()
+            (tensor([2.], dtype=torch.float64), tensor([[0.],
+                    [1.]]))
+        """
+        tensors, notes = checkpoints.load(Path(path))
+        if set(tensors) != set(_TENSORS) or set(notes) != set(_NOTES):
+            raise StoreError(f"{path} holds no eigenpairs: tensors {sorted(tensors)}, notes {sorted(notes)}.")
+        rest = notes["complete"]["rest"]
+        notes["complete"] = Completeness(**notes["complete"] | {"rest": None if rest is None else tuple(rest)})
+        notes["layout"] = tuple((name, tuple(shape)) for name, shape in notes["layout"])
+        return cls(**tensors, **notes)  # type: ignore[arg-type]
+
+
+def layout_of(operator: Any) -> Layout:
+    """Return name and shape of the parameters that an operator's vectors are made of; none for a matrix."""
+    space = getattr(operator, "space", None)
+    if space is None:
+        return ()
+    return tuple((name, tuple(shape)) for name, shape in zip(space.names, space.shapes, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hbanalysis.eigen.basis import Basis, norm
-from hbanalysis.eigen.pairs import Eigenpairs
+from hbanalysis.eigen.pairs import Eigenpairs, layout_of
 from hbanalysis.eigen.ritz import Wanted
 from hbanalysis.operators import SymmetricOperator, as_operator
 
@@ -72,5 +72,5 @@ def power_iteration(
         products=products,
         converged=bool((r <= tol * exact.abs()).all()),
         method="power",
-        space=getattr(operator, "space", None),
+        layout=layout_of(operator),
     )

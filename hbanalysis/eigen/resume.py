@@ -13,7 +13,10 @@ from hbanalysis.eigen.krylov import KrylovSpace
 from hbanalysis.errors import InputError
 
 INTERVAL = 300.0  # seconds between two states on disk
-SAME = 1e-3  # relative deviation of a product from the one stored, above which the operator is another
+# Relative deviations above which an operator is another: of a product from the one stored, in roundings and at least,
+# and of the checksum of the weights.
+SAME, SAME_AT_LEAST, SAME_WEIGHTS = 1e3, 1e-9, 1e-12
+_FINGERPRINT = "fingerprint"
 
 
 @contextmanager
@@ -31,32 +34,49 @@ def keeping(space: KrylovSpace, path: str | Path | None) -> Iterator[Callable[[]
         return
     file, last = Path(path), time.monotonic()
     if file.exists():
-        state, _ = checkpoints.load(file)
-        _compare(space, state, file)
+        state, notes = checkpoints.load(file)
+        _compare(space, state, notes.get(_FINGERPRINT), file)
         space.load(state)
 
     def after() -> None:
         nonlocal last
         if time.monotonic() - last >= INTERVAL:
-            checkpoints.save(file, space.state(), sealed=True)
+            checkpoints.save(file, space.state(), _notes(space), sealed=True)
             last = time.monotonic()
 
     try:
         yield after
     except BaseException:
         if space.size:
-            checkpoints.save(file, space.state(), sealed=True)
+            checkpoints.save(file, space.state(), _notes(space), sealed=True)
         raise
     file.unlink(missing_ok=True)
 
 
-def _compare(space: KrylovSpace, state: dict[str, torch.Tensor], file: Path) -> None:
-    """Raise unless the operator still does to the first vector what the stored relation says. Cost: one product."""
+def _notes(space: KrylovSpace) -> dict[str, float]:
+    """Return the operator's checksum of its weights, if it has weights."""
+    taken = getattr(space.operator, _FINGERPRINT, None)
+    return {} if taken is None else {_FINGERPRINT: taken()}
+
+
+def _compare(space: KrylovSpace, state: dict[str, torch.Tensor], stored_sum: float | None, file: Path) -> None:
+    """Raise unless the weights are those of the run and the operator does to the first vector what the run says.
+
+    Cost: one product.
+    """
     columns, M, F = state["columns"], state["M"], state["F"]
     message = f"{file} keeps a run of another operator (other weights, data or loss). Delete it or name another file."
     if columns.shape[1] != space.n or columns.dtype != space.operator.dtype:
         raise InputError(message)
+    now = _notes(space).get(_FINGERPRINT, stored_sum)
+    if stored_sum is not None and now is not None and abs(now - stored_sum) > SAME_WEIGHTS * abs(stored_sum):
+        raise InputError(message)
+    if len(M) > space.width:
+        raise InputError(
+            f"{file} keeps {len(M)} vectors; go on with subspace={len(M)} at least, as the run before had."
+        )
     stored = torch.cat([M[:, 0], F[0]]) @ columns.double()
     product = (space.operator @ columns[0].to(space.operator.device)).double().cpu()
-    if norm(product - stored) > SAME * max(norm(stored), float(M.abs().max())):
+    allowed = max(SAME * torch.finfo(space.operator.dtype).eps, SAME_AT_LEAST)
+    if norm(product - stored) > allowed * max(norm(stored), float(M.abs().max())):
         raise InputError(message)

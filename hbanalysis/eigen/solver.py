@@ -13,7 +13,7 @@ from hbanalysis import distributed
 from hbanalysis.eigen import resume, screening
 from hbanalysis.eigen.krylov import PROBE_ROOM, KrylovSpace
 from hbanalysis.eigen.lanczos import Outcome, Show, run
-from hbanalysis.eigen.pairs import Completeness, Eigenpairs
+from hbanalysis.eigen.pairs import Completeness, Eigenpairs, Layout, layout_of
 from hbanalysis.eigen.power import power_iteration
 from hbanalysis.eigen.progress import terminal_line
 from hbanalysis.eigen.ritz import Wanted
@@ -95,6 +95,8 @@ def eigsh(
         raise unknown_name("method", method, METHODS)
     if checkpoint is not None and method in ("screened", "power"):
         raise InputError(f"method={method!r} keeps no state: leave out checkpoint, or use method='lanczos' or 'auto'.")
+    if show is not None and not callable(show):
+        raise InputError(f"show is a function (products, worst error) or None; given {show!r}.")
     if max_products is not None and max_products < 1:
         raise InputError(f"max_products must be at least 1, or None for 100 k + 500; given {max_products}.")
     limit = 100 * k + 500 if max_products is None else max_products
@@ -107,20 +109,20 @@ def eigsh(
         raise InputError(f"subspace={width} is too small for k={k}; use at least {min(H.shape[0], k + 2)}.")
     _require_room(H, k, width)
     begin = partial(_start_vector, v0, H.shape[0])
-    names = getattr(H, "space", None)
+    layout = layout_of(H)
     with terminal_line(show) as line:
         if method == "auto" and which in ("LA", "LM") and checkpoint is None and screening.applicable(H):
             method = "screened"
         if method == "screened":
             found = screening.screened(screening.weighted(H), wanted, width, check, begin, limit, seed, line)
             if found is not None:
-                return _result(*found, wanted, "screened", names)
+                return _result(*found, wanted, "screened", layout)
         space = KrylovSpace(H, width, k + 2, seed)
         with resume.keeping(space, checkpoint) as after:
             if not space.size:
                 space.push(begin(space))
             outcome = run(space, wanted, limit, check, line, after)
-    return _result(space, outcome, space.steps, {}, wanted, "lanczos", names)
+    return _result(space, outcome, space.steps, {}, wanted, "lanczos", layout)
 
 
 def _result(
@@ -130,7 +132,7 @@ def _result(
     notes: dict[str, float],
     wanted: Wanted,
     method: str,
-    names: Any,
+    layout: Layout,
 ) -> Eigenpairs:
     """Return what a run found, with a warning if it did not converge."""
     ritz = outcome.ritz
@@ -157,7 +159,7 @@ def _result(
         rounding=space.asymmetry,
         method=method,
         notes=notes,
-        space=names,
+        layout=layout,
     )
 
 
@@ -175,7 +177,7 @@ def _require_room(H: SymmetricOperator, k: int, width: int) -> None:
         )
 
 
-def _start_vector(v0: Tensor | Eigenpairs | None, n: int, space: KrylovSpace) -> Tensor | None:
+def _start_vector(v0: Any, n: int, space: Any) -> Tensor | None:
     """Return the start vector that ``v0`` stands for; None for a random one."""
     if v0 is None:
         return None
@@ -186,6 +188,7 @@ def _start_vector(v0: Tensor | Eigenpairs | None, n: int, space: KrylovSpace) ->
         signs = 2.0 * torch.randint(0, 2, (old.shape[1],), generator=space.generator) - 1
         rest = space.basis.random(space.generator) / np.sqrt(n)
         return old @ signs.double().to(old.device) / np.sqrt(old.shape[1]) + 0.1 * rest
-    if v0.shape != (n,) or not bool(v0.any()):
-        raise InputError(f"v0 must be a non-zero vector of shape ({n},); given {tuple(v0.shape)}.")
+    if not isinstance(v0, Tensor) or v0.shape != (n,) or not bool(v0.any()):
+        given = str(tuple(v0.shape)) if isinstance(v0, Tensor) else type(v0).__name__
+        raise InputError(f"v0 must be a tensor, not zero, of shape ({n},), or earlier Eigenpairs; given {given}.")
     return v0

@@ -117,7 +117,8 @@ class LogitMap:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             if inputs.shape[1] == 1:  # PyTorch calls one channel contiguous in both layouts and picks by the strides
                 inputs = inputs.as_strided(inputs.shape, (inputs[0].numel(), 1, inputs.shape[3], 1))
-        return Piece(inputs.detach().requires_grad_(), self.labels[which].to(self.device), first)
+        labels = self.labels[which].to(self.device)
+        return Piece(inputs.detach().requires_grad_(), labels.clone() if labels.is_inference() else labels, first)
 
     def size(self, chunk_size: int | None, memory_budget: int | None, bytes_a_sample: float) -> int:
         """Return how many samples to differentiate at once.

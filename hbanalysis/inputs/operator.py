@@ -187,7 +187,8 @@ class InputHessian:
     def _handles(self) -> Iterator[tuple[int, Handle]]:
         """Yield the number of the first sample and the handle of every chunk; the first ones are kept."""
         model = self._logits.model
-        state = (*versions(model), weights_sum(model), self._logits.x._version)
+        data = [t._version for t in (self._logits.x, self._logits.labels) if not t.is_inference()]
+        state = (*versions(model), weights_sum(model), *data)
         if state != self._state:
             self._kept.clear()
             self._state = state
@@ -201,7 +202,8 @@ class InputHessian:
                     self._kept[first] = handle
             yield first, handle
             del handle
-        self._state = (*versions(model), *self._state[-2:])  # buffers that a forward pass wrote were written back
+        # Buffers that a forward pass wrote were written back.
+        self._state = (*versions(model), *self._state[-1 - len(data) :])
 
 
 def handle_bytes(logits: LogitMap) -> float:

@@ -15,9 +15,11 @@ from torch.nn.parameter import is_lazy
 
 from hbanalysis.errors import InputError, require
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
+_EXACT = ("ieee", "none")  # settings under which float32 is computed in float32
+_PERIOD = 1021  # prime, so that swapped rows or columns of a weight matrix do not fall on the same place
 _CAUSES = (
-    (r"compile.*double backward", "torch.compile", "Give the model as it was before torch.compile."),
+    (r"compile.*double backward|donated buffers", "torch.compile", "Give the model as it was before torch.compile."),
     (r"use_reentrant=True", "torch.utils.checkpoint", "Call it with use_reentrant=False."),
     (
         r"derivative for '?(?:aten::)?(\w+)'? is not implemented",
@@ -38,22 +40,38 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return unwrapped(inner) if isinstance(inner, nn.Module) else model
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: Any) -> None:
     """Raise `InputError` for a model whose Hessian would be wrong or meaningless.
 
     Raises:
         InputError: Half-precision or uninitialised parameters, several devices, or batch normalisation by the batch.
     """
+    require(
+        isinstance(model, nn.Module),
+        f"The model must be a torch.nn.Module; given {type(model).__name__}. A function of a module goes into "
+        "forward=lambda model, inputs: ...",
+    )
     for name, p in model.named_parameters():
         require(not is_lazy(p), f"The parameter {name!r} is not initialised; call the model once on a batch.")
         require(
-            p.dtype not in _HALF,
+            p.dtype not in HALF,
             f"The parameter {name!r} is {p.dtype}: 16 bits keep no second derivatives. "
             "Use copy.deepcopy(model).float().",
+        )
+        require(
+            not p.is_complex(), f"The parameter {name!r} is complex ({p.dtype}); only real weights have a Hessian here."
         )
     devices = sorted({str(p.device) for p in model.parameters()})
     require(len(devices) <= 1, f"The parameters lie on several devices ({', '.join(devices)}); move the model to one.")
     for name, module in model.named_modules():
+        require(
+            not (isinstance(module, nn.Embedding) and module.sparse),
+            f"{name!r} is an embedding with sparse gradients, which have no second derivative; set sparse=False.",
+        )
+        require(
+            not (isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None),
+            f"{name!r} is an embedding with max_norm, which changes its weights whenever it is called; set it to None.",
+        )
         require(
             not isinstance(module, _BatchNorm) or module.running_mean is not None,
             f"{name!r} has no running statistics (track_running_stats=False), so a sample's output depends on its "
@@ -68,13 +86,29 @@ def versions(model: nn.Module) -> tuple[int, ...]:
 
 
 def weights_sum(model: nn.Module) -> float:
-    """Return the sum of parameters and buffers in float64, which sees writes through ``.data`` as well.
+    """Return a checksum of parameters and buffers, which sees writes through ``.data`` as well.
 
     Cost: one pass over the weights.
     """
-    tensors = [t.detach() for t in (*model.parameters(), *model.buffers())]
-    sums = [t.sum(dtype=torch.float64) for t in tensors if not t.is_complex()]
-    return float(torch.stack(sums).sum()) if sums else 0.0
+    return checksum([t.detach() for t in (*model.parameters(), *model.buffers())])
+
+
+def checksum(tensors: Sequence[Tensor]) -> float:
+    """Return the sum of all entries in float64, each times its place in a period of primes, so that order counts.
+
+    Example:
+        >>> checksum([torch.tensor([1.0, 2.0])]), checksum([torch.tensor([2.0, 1.0])])
+        (5.0, 4.0)
+    """
+    found = [_weighed(t.reshape(-1)) for t in tensors if not t.is_complex()]
+    return float(torch.stack(found).sum()) if found else 0.0
+
+
+def _weighed(flat: Tensor) -> Tensor:
+    whole = len(flat) - len(flat) % _PERIOD
+    sums = flat[:whole].view(-1, _PERIOD).sum(0, dtype=torch.float64)
+    sums[: len(flat) - whole] += flat[whole:]
+    return sums @ torch.arange(1.0, _PERIOD + 1, dtype=torch.float64, device=flat.device)
 
 
 @contextmanager
@@ -94,17 +128,27 @@ def differentiation(model: nn.Module, grad: bool = True) -> Iterator[None]:
     """Run a block in which the model can be differentiated twice, and leave everything as it was.
 
     Eval mode; gradients on (with ``grad=False`` off), also inside ``torch.no_grad`` and ``torch.inference_mode``;
-    attention on the math kernel and outside its fused inference path; cuDNN off for recurrent layers; no TF32. Modes,
+    attention on the math kernel and outside its fused inference path; cuDNN off for recurrent layers; no TF32, no
+    autocast; compiled modules run as they were before ``torch.compile``. Modes,
     buffers, PyTorch's settings and the random states of PyTorch, NumPy and Python are restored.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(grad))
+        for kind in sorted({"cpu", *(p.device.type for p in model.parameters())}):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if any(_is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_random_states(model))
         stack.enter_context(_buffers(model))
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(_exact_kernels(model))
         yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module went through ``torch.compile`` or ``module.compile()``; it has no double backward then."""
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
 
 
 @contextmanager
@@ -139,9 +183,12 @@ def _random_states(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _buffers(model: nn.Module) -> Iterator[None]:
     kept = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
+    places = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
     try:
         yield
     finally:
+        for module, own in places:
+            module._buffers.update(own)
         with torch.no_grad():
             for buffer, version, values in kept:
                 if buffer._version != version:
@@ -152,24 +199,30 @@ def _buffers(model: nn.Module) -> Iterator[None]:
 def _exact_kernels(model: nn.Module) -> Iterator[None]:
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     backends: Any = torch.backends
-    rounded = (
+    every = (
         *(backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn),
         *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
     )
-    precisions = [backend.fp32_precision for backend in rounded]
+    # What is exact is not touched: writing a setting, even the one it has, unties it from that of all backends.
+    rounded = [(one, one.fp32_precision) for one in every if one.fp32_precision not in _EXACT]
     enabled, fast = backends.cudnn.enabled, backends.mha.get_fastpath_enabled()
     try:
-        for backend in rounded:
+        for backend, _ in rounded:
             backend.fp32_precision = "ieee"
         backends.cudnn.enabled = enabled and not recurrent
         backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        for backend, precision in zip(rounded, precisions, strict=True):
+        for backend, precision in rounded:
             backend.fp32_precision = precision
         backends.cudnn.enabled = enabled
         backends.mha.set_fastpath_enabled(fast)
+
+
+def operations(roots: Sequence[Tensor]) -> set[str]:
+    """Return the names of the operations in some tensors' graphs, as autograd has them."""
+    return {node.name() for root in roots for node in _nodes(root)}
 
 
 def once_differentiable_functions(roots: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[str]:

@@ -34,21 +34,24 @@ class WeightHessian(MeanOperator):
         model: Any module. Its parameters with ``requires_grad`` count, in the order of ``named_parameters()``, tied
             ones once; those that are not used have zero rows.
         data: Inputs, a tensor ``(N, ...)`` or a tuple or dict of tensors, with ``targets``; or a map-style ``Dataset``;
-            or any re-iterable of batches ``(inputs, targets)``, ``(inputs, targets, weights)`` or dicts with
-            ``"labels"`` or ``"targets"``. A tuple of inputs is given to the model as positional arguments, a dict as
-            keyword arguments. Data are moved to the model's device, floating-point inputs to its dtype.
-        targets: Targets ``(N,)`` or ``(N, ...)``.
+            or any re-iterable of batches ``(inputs, targets)``, ``(inputs, targets, weights)`` with weights of floating
+            point, or dicts with ``"labels"`` or ``"targets"``. A tuple of inputs is given to the model as positional
+            arguments, a dict as keyword arguments. Data are moved to the model's device, floating-point inputs to its
+            dtype.
+        targets: Targets ``(N,)`` or ``(N, ...)``; for a callable of your own also a tuple or dict of such tensors.
         loss: A name (see `losses.named`): ``"cross_entropy"`` for class labels and tokens (classes on the
             last axis; the mean is over all tokens of the set that count), ``"next_token"``,
             ``"binary_cross_entropy"``, ``"squared_error"``. Or a PyTorch loss such as
             ``nn.CrossEntropyLoss(label_smoothing=0.1)``: it is normalised over the whole set as PyTorch would in one
-            batch, with class weights by the sum of the weights of the labels. Or a callable that returns one loss a
-            sample.
+            batch, with class weights by the sum of the weights of the labels. Or a callable, ``(outputs, targets)`` to
+            one loss a sample, which is given all that the model (or ``forward``) returns. A sample's loss may depend on
+            nothing but that sample, which is checked on two of them.
         parameters: Name patterns that select a block of the Hessian; ``None`` takes every parameter.
         weights: Weights of the samples in the mean, ``(N,)``, not negative.
         weight_decay: The factor :math:`\lambda` of the penalty :math:`\lambda \|\theta\|^2 / 2`.
         ignore_index: Label that does not count, for the named cross-entropies.
-        forward: How the model is called, ``(model, inputs) -> outputs``. Outputs with ``logits`` are understood.
+        forward: How the model is called, ``(model, inputs) -> outputs``. Named and PyTorch's losses are given the
+            ``logits`` of outputs that have some.
         chunk_size: Samples differentiated at once; memory grows with it. ``None`` measures a few sizes in the first
             product.
         memory_budget: Bytes that retained gradient graphs may take; ``None`` means a quarter of the memory free now
@@ -72,7 +75,8 @@ class WeightHessian(MeanOperator):
 
     Raises:
         InputError: Empty data, missing targets, a one-shot iterator, weights that are negative, half-precision
-            parameters, parameters on several devices.
+            parameters, parameters on several devices. In a product: samples whose losses depend on each other or on
+            chance, parameters that were replaced since.
         NumericalError: The loss of a chunk is not finite; the message names the chunk.
 
     Example:
@@ -139,12 +143,12 @@ class WeightHessian(MeanOperator):
         def share() -> Tensor:
             total = torch.zeros((), dtype=torch.float64, device=self.device)
             for chunk in self._whole():
-                loss = self._objective.total(chunk)
+                loss = self._objective.total(chunk).detach()  # gradients are on: a model may differentiate by itself
                 check_finite([loss], [chunk.name])
                 total += loss
             return total
 
-        total = self._summed(share, torch.zeros((), dtype=torch.float64, device=self.device), grad=False).item()
+        total = self._summed(share, torch.zeros((), dtype=torch.float64, device=self.device)).item()
         return total / self.total + self.weight_decay * self.space.vector().double().square().sum().item() / 2
 
     def doubts(self) -> Float[Tensor, " samples"]:

@@ -17,7 +17,7 @@ from torch.utils.data.sampler import RandomSampler, SubsetRandomSampler, Weighte
 from hbanalysis.errors import InputError, require
 from hbanalysis.memory import as_text
 from hbanalysis.operators import structures
-from hbanalysis.operators.samples import Chunk, DatasetSamples, Samples, TensorSamples, check_lengths, unpacked
+from hbanalysis.operators.samples import Chunk, DatasetSamples, Samples, TensorSamples, checked, unpacked
 
 _DRAWN = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -28,7 +28,7 @@ def samples_of(data: Any, targets: Any = None, weights: Any = None) -> Samples:
     Args:
         data: Inputs if ``targets`` are given (a tensor, or a tuple or dict of tensors); otherwise one dict with
             ``"labels"``, a map-style data set, or a re-iterable of batches.
-        targets: Targets ``(N,)`` or ``(N, ...)``.
+        targets: Targets ``(N,)`` or ``(N, ...)``, or a tuple or dict of such tensors.
         weights: Weights of the samples, ``(N,)``.
 
     Raises:
@@ -36,10 +36,8 @@ def samples_of(data: Any, targets: Any = None, weights: Any = None) -> Samples:
     """
     weights = None if weights is None else torch.as_tensor(weights)
     if targets is not None:
-        inputs, targets = structures.mapped(lambda t: t, (data, targets))
-        require(isinstance(targets, Tensor), f"Targets must be one tensor; given {type(targets).__name__}.")
-        check_lengths(inputs, targets, weights)
-        return TensorSamples(inputs, targets, weights)
+        given = checked(data, targets, weights)
+        return TensorSamples(given.inputs, given.targets, given.weights)
     if isinstance(data, Mapping):
         batch = unpacked(data)
         return samples_of(batch.inputs, batch.targets, weights)
@@ -79,7 +77,8 @@ class LoaderSamples(Samples):
 
     def __init__(self, batches: Iterable[Any], weights: Tensor | None) -> None:
         self._batches, self._weights = batches, weights
-        self.fixed = not isinstance(getattr(batches, "sampler", None), _DRAWN)
+        by_batch = getattr(getattr(batches, "batch_sampler", None), "sampler", None)
+        self.fixed = not isinstance(getattr(batches, "sampler", None), _DRAWN) and not isinstance(by_batch, _DRAWN)
         require(
             weights is None or self.fixed,
             "A loader that shuffles cannot be given weights=; yield them as the third entry of each batch.",

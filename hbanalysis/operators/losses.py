@@ -4,7 +4,7 @@ A `Loss` knows two things of a data set: the loss of each sample, and what each 
 For most losses that is 1 a sample; for token losses it is the number of tokens that count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hbanalysis.errors import InputError, require, unknown_name
+from hbanalysis.operators import structures
 
-PerSampleLoss = Callable[[Any, Tensor], Tensor]
+PerSampleLoss = Callable[[Any, Any], Tensor]
 IGNORED = -100  # PyTorch's default label of a token that does not count
 
 
@@ -86,23 +87,35 @@ class Loss:
     Attributes:
         relative: Whether this is the cross-entropy from logits relative to the label, whose curvature scales with
             1 - p_y (see `CrossEntropy.doubts`).
+        whole: Whether it takes all that a model returns, and targets of any form; else it is given the logits of the
+            outputs if they have any, and one tensor of targets.
     """
 
     relative = False
+    whole = True
 
     def __init__(self, function: PerSampleLoss) -> None:
         self._function = function
 
-    def terms(self, outputs: Any, targets: Tensor) -> Any:
+    def terms(self, outputs: Any, targets: Any) -> Any:
         """Return the loss of each sample, shape ``(n,)``; for token losses the sum over the tokens that count."""
         return self._function(outputs, targets)
 
-    def counts(self, targets: Tensor) -> Tensor:
+    def counts(self, targets: Any) -> Tensor:
         """Return what each sample adds to the divisor of the mean, shape ``(n,)``, float64."""
-        return torch.ones(len(targets), dtype=torch.float64, device=targets.device)
+        some = structures.first(targets)
+        return torch.ones(len(some), dtype=torch.float64, device=some.device)
 
-    def check(self, outputs: Any, targets: Tensor) -> None:
+    def check(self, outputs: Any, targets: Any) -> None:
         """Raise `InputError` if the targets cannot belong to the outputs. Reads values, so it runs on one pass only."""
+
+    def check_form(self, targets: Any) -> None:
+        """Raise `InputError` for targets of several tensors where the loss takes one."""
+        require(
+            self.whole or isinstance(targets, Tensor),
+            f"This loss takes one tensor of targets; given {type(targets).__name__}. A callable of your own, "
+            "(outputs, targets) -> one loss a sample, is given targets of any form.",
+        )
 
     def doubts(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return 1 - p_y of each sample.
@@ -122,7 +135,7 @@ class CrossEntropy(Loss):
             inputs.
     """
 
-    relative = True
+    relative, whole = True, False
 
     def __init__(self, ignore_index: int = IGNORED, shift: int = 0) -> None:
         self._ignored, self._shift = ignore_index, shift
@@ -133,21 +146,27 @@ class CrossEntropy(Loss):
 
     def counts(self, targets: Tensor) -> Tensor:
         """Return the number of tokens that count in each sample."""
-        targets = self._ahead(targets)
+        targets = self._ahead(targets).long()  # in 8 bits -100 would be 156
         return (targets != self._ignored).reshape(len(targets), -1).sum(1, dtype=torch.float64)
 
     def check(self, outputs: Any, targets: Tensor) -> None:
         """Raise `InputError` for outputs that are no logits, targets that are no labels, and labels out of range."""
         logits = _one_tensor(outputs, "cross_entropy")
+        one = logits.ndim >= 1 and logits.numel() == len(logits)
+        require(
+            not one or targets.numel() != len(logits),
+            f"cross_entropy needs a logit for each class; given outputs {tuple(logits.shape)}, one a sample. Use "
+            "loss='binary_cross_entropy' for two classes, or loss=nn.MSELoss() for a regression.",
+        )
         require(
             not targets.is_floating_point(),
             f"cross_entropy needs integer class labels; given {targets.dtype}. For probabilities as targets use "
-            "loss=nn.CrossEntropyLoss().",
+            "loss=nn.CrossEntropyLoss(), for several labels a sample loss=nn.BCEWithLogitsLoss().",
         )
         require(
             logits.ndim >= 2 and logits.shape[:-1] == targets.shape,
             f"cross_entropy needs logits (n, c) with labels (n,), or (n, t, c) with (n, t), classes on the last axis; "
-            f"given outputs {tuple(logits.shape)} and targets {tuple(targets.shape)}.",
+            f"given outputs {tuple(logits.shape)} and targets {tuple(targets.shape)}.{_layout(logits, targets)}",
         )
         _check_range(self._ahead(targets), logits.shape[-1], self._ignored)
 
@@ -157,6 +176,10 @@ class CrossEntropy(Loss):
         return each.reshape(len(each), -1).sum(1)
 
     def _ahead(self, targets: Tensor) -> Tensor:
+        require(
+            not self._shift or targets.ndim > 1,
+            f"next_token needs labels (n, t), those of every position; given {tuple(targets.shape)}.",
+        )
         return targets[:, self._shift :] if self._shift else targets
 
     def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -170,6 +193,8 @@ class CrossEntropy(Loss):
 
 class BinaryCrossEntropy(Loss):
     """`binary_cross_entropy` for logits ``(n,)`` or ``(n, 1)`` and targets of either shape, integer or not."""
+
+    whole = False
 
     def __init__(self) -> None:
         super().__init__(lambda z, t: binary_cross_entropy(z.reshape(-1), t.reshape(-1).to(z.dtype)))
@@ -191,6 +216,8 @@ class BinaryCrossEntropy(Loss):
 
 class SquaredError(Loss):
     """`squared_error`."""
+
+    whole = False
 
     def __init__(self) -> None:
         super().__init__(squared_error)
@@ -227,20 +254,33 @@ def named(name: str, ignore_index: int = IGNORED) -> Loss:
         InputError: Unknown name.
     """
     if name not in LOSSES:
-        raise unknown_name("loss", name, LOSSES)
+        error = unknown_name("loss", name, LOSSES)
+        raise InputError(f"{error} Any loss of PyTorch can be given itself, as in loss=nn.MSELoss().")
     return LOSSES[name](ignore_index)
 
 
 def _one_tensor(outputs: Any, name: str) -> Tensor:
     if not isinstance(outputs, Tensor):
+        keys = f" with {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else ""
+        place = repr(next(iter(outputs), 0)) if isinstance(outputs, Mapping) else "0"
         raise InputError(
-            f"{name} needs one tensor of outputs; the model returned a {type(outputs).__name__}. "
-            "Pick the tensor with forward=lambda model, inputs: model(inputs)[0], say."
+            f"{name} needs one tensor of outputs; the model returned a {type(outputs).__name__}{keys}. "
+            f"Pick the tensor with forward=lambda model, inputs: model(inputs)[{place}], say."
         )
     return outputs
 
 
+def _layout(logits: Tensor, targets: Tensor) -> str:
+    """What else the shapes may mean, as a sentence."""
+    if logits.shape[:1] + logits.shape[2:] == targets.shape:
+        return " For PyTorch's layout, with the classes on the second axis, use loss=nn.CrossEntropyLoss()."
+    if logits.shape == targets.shape:
+        return " For several labels a sample use loss=nn.BCEWithLogitsLoss() with targets of floating point."
+    return ""
+
+
 def _check_range(labels: Tensor, classes: int, ignored: int | None) -> None:
+    labels = labels.long()
     wrong = (labels < 0) | (labels >= classes)
     if ignored is not None:
         wrong &= labels != ignored

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbanalysis.errors import InputError, NumericalError, require
 
@@ -59,6 +59,8 @@ class Operator:
             raise InputError(
                 f"A floating-point vector ({n},) or matrix ({n}, b) of 32 or 64 bits is needed; given {given}."
             )
+        if other.numel() == 0:
+            return other.clone()
         columns = other.detach().reshape(n, -1).to(self.device, self.dtype)
         result = self._multiply(columns)
         self.products += columns.shape[1]
@@ -73,6 +75,33 @@ class Operator:
     def __add__(self, other: Any) -> "Combination":
         """Return the sum as an operator."""
         return Combination((self, as_operator(other)), (1.0, 1.0))
+
+    def __mul__(self, factor: Any) -> "Combination":
+        """Return the multiple by a number as an operator.
+
+        Raises:
+            InputError: The factor is no finite number; a vector is multiplied by ``@``.
+        """
+        if isinstance(factor, bool) or not isinstance(factor, int | float | np.number) or not np.isfinite(factor):
+            given = factor if isinstance(factor, int | float) else type(factor).__name__
+            raise InputError(f"An operator is multiplied by a finite number; given {given}. For vectors use @.")
+        return Combination((self,), (float(factor),))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> "Combination":
+        """Return the quotient by a number as an operator; see `__mul__`."""
+        if isinstance(divisor, int | float | np.number) and divisor == 0:
+            raise InputError("An operator cannot be divided by 0.")
+        return self * (1 / divisor if isinstance(divisor, int | float | np.number) else divisor)
+
+    def __neg__(self) -> "Combination":
+        """Return the operator with the opposite sign."""
+        return self * -1.0
+
+    def __repr__(self) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"<{type(self).__name__} {self.shape[0]} x {self.shape[1]}, {kind} on {self.device}>"
 
     def dense(self) -> Tensor:
         """Return the matrix itself, made symmetric. Cost: n products; for small networks and tests."""
@@ -143,7 +172,10 @@ class SciPyOperator(Operator):
         array = columns.numpy()
         single = array.shape[1] == 1
         result = self._operator.matvec(array[:, 0]) if single else self._operator.matmat(array)
-        return torch.from_numpy(np.asarray(result)).reshape(columns.shape)
+        exact = np.asarray(result)
+        return torch.from_numpy(exact if exact.dtype in (np.float32, np.float64) else exact.astype(float)).reshape(
+            columns.shape
+        )
 
 
 class Scaled(Operator):
@@ -174,13 +206,19 @@ class Scaled(Operator):
         super().__init__(n, self.inner.dtype, self.inner.device)
         self._root = diagonal.detach().double().sqrt().to(self.device)[:, None]
         self.space = getattr(self.inner, "space", None)
+        self.shared = bool(getattr(self.inner, "shared", False))
 
     def _multiply(self, columns: Tensor) -> Tensor:
         return self._root * (self.inner @ (self._root * columns)).double()
 
 
 class Combination(Operator):
-    """A sum of operators with factors; every product multiplies each of them."""
+    """A sum of operators with factors; every product multiplies each of them.
+
+    Example:
+        >>> (2 * DenseOperator(torch.eye(2)) - DenseOperator(torch.eye(2)) / 4) @ torch.ones(2)
+        tensor([1.7500, 1.7500])
+    """
 
     def __init__(self, operators: Sequence[SymmetricOperator], factors: Sequence[float]) -> None:
         shapes = [tuple(operator.shape) for operator in operators]
@@ -189,6 +227,7 @@ class Combination(Operator):
         super().__init__(first.shape[0], first.dtype, first.device)
         self._terms = tuple(zip(operators, factors, strict=True))
         self.space = getattr(first, "space", None)
+        self.shared = any(getattr(operator, "shared", False) for operator in operators)
 
     def _multiply(self, columns: Tensor) -> Tensor:
         wide = columns.double()
@@ -212,14 +251,15 @@ def as_operator(matrix: Any) -> SymmetricOperator:
     if isinstance(matrix, Tensor):
         return DenseOperator(matrix)
     if isinstance(matrix, np.ndarray):
-        return DenseOperator(torch.from_numpy(matrix))
+        return DenseOperator(torch.from_numpy(np.ascontiguousarray(matrix)))
     if isinstance(matrix, LinearOperator) or issparse(matrix):
         return SciPyOperator(matrix)
     if isinstance(matrix, SymmetricOperator):
         return matrix
+    hint = " Of a model it is WeightHessian(model, inputs, targets)." if isinstance(matrix, nn.Module) else ""
     raise InputError(
         "An operator is needed: one of this package, a dense tensor or array, or a SciPy sparse matrix or "
-        f"LinearOperator; given {type(matrix).__name__}."
+        f"LinearOperator; given {type(matrix).__name__}.{hint}"
     )
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from hbanalysis import distributed
 from hbanalysis.errors import InputError, require
 from hbanalysis.memory import available
+from hbanalysis.operators import structures
 from hbanalysis.operators.chunking import DEFAULT_CHUNK, ChunkSize
-from hbanalysis.operators.guards import check_model, differentiation, unwrapped, versions, weights_sum
+from hbanalysis.operators.guards import check_model, checksum, differentiation, unwrapped, versions, weights_sum
 from hbanalysis.operators.loaders import samples_of
 from hbanalysis.operators.losses import IGNORED, Loss, PerSampleLoss
 from hbanalysis.operators.matrices import Operator
@@ -25,6 +26,7 @@ from hbanalysis.operators.torch_losses import resolve
 
 LARGEST_BUDGET = 4 << 30
 _COUNTED = 1000  # samples read at once while they are counted
+_COMPARED = 8  # samples read twice, to see whether they are the same, and compared among processes
 
 
 class MeanOperator(Operator):
@@ -53,8 +55,10 @@ class MeanOperator(Operator):
         total: float | None = None,
         engine: str = "auto",
     ) -> None:
-        require(memory_budget is None or memory_budget >= 0, f"memory_budget is in bytes; given {memory_budget}.")
-        require(weight_decay >= 0, f"weight_decay must not be negative; given {weight_decay}.")
+        bytes_given = memory_budget is None or (isinstance(memory_budget, int | float) and memory_budget >= 0)
+        require(bytes_given, f"memory_budget is in bytes, a whole number; given {memory_budget!r}.")
+        number = isinstance(weight_decay, int | float) and weight_decay >= 0
+        require(number, f"weight_decay must not be negative, and one number; given {weight_decay!r}.")
         self.model = unwrapped(model)
         check_model(self.model)
         self.space = ParameterSpace(self.model, parameters)
@@ -77,6 +81,10 @@ class MeanOperator(Operator):
     def engine(self) -> str:
         """How products are computed, ``"graph"`` or ``"traced"``, and why not faster if that was tried."""
         return f"graph ({self._engine.refused})" if self._engine.refused else self._engine.kind
+
+    def fingerprint(self) -> float:
+        """Return a checksum of the weights and buffers, by which a kept run knows its operator again."""
+        return weights_sum(self.model)
 
     def release(self) -> None:
         """Give back the memory of the retained graphs; the next product builds them anew."""
@@ -108,6 +116,11 @@ class MeanOperator(Operator):
 
     def _summed(self, share: Callable[[], Tensor], like: Tensor, same: float = 0.0, grad: bool = True) -> Tensor:
         """Run ``share`` with the model guarded, and add up the processes, which must agree on the weights."""
+        self.space.check(self.model)
+        require(
+            self._source.version() == self._data,
+            "The data were written in place after the operator was made; make a new operator.",
+        )
         with differentiation(self.model, grad):
             if self._world == 1:
                 return share()
@@ -119,6 +132,7 @@ class MeanOperator(Operator):
         most = spare // 2 if self.device.type == "cuda" else min(spare // 4, LARGEST_BUDGET)
         self._budget = most if self._memory_budget is None else self._memory_budget
         self._source, self._own, self._state = source, 0, ()
+        self._data = source.version()
         self._size = 0
         self.label_relative = self._loss.relative
         if not source.fixed:
@@ -127,13 +141,16 @@ class MeanOperator(Operator):
         def share() -> Tensor:
             counted = torch.zeros((), dtype=torch.float64)
             for chunk in self._source.chunks(_COUNTED, self._rank, self._world):
+                self._loss.check_form(chunk.targets)
                 each = self._loss.counts(chunk.targets).cpu()
                 counted += (each if chunk.weights is None else each * chunk.weights.cpu()).sum()
                 self._own += len(chunk)
-                self.label_relative &= not chunk.targets.is_floating_point()
+                self.label_relative &= not structures.first(chunk.targets).is_floating_point()
             return torch.stack([torch.tensor(self._own, dtype=torch.float64), counted])
 
-        samples, counted = self._summed(share, torch.zeros(2, dtype=torch.float64), grad=False).tolist()
+        with differentiation(self.model, grad=False):
+            first = self._first_samples()
+        samples, counted = self._summed(share, torch.zeros(2, dtype=torch.float64), first, grad=False).tolist()
         require(samples > 0, "The data holds no sample; a mean loss needs at least one.")
         nothing = f"None of the {int(samples)} samples counts: weights are 0, or every label is ignored."
         require(counted > 0 or total is not None, nothing)  # a summand may be zero
@@ -141,6 +158,24 @@ class MeanOperator(Operator):
         self.samples, self.total = int(samples), total or counted
         self.weight_decay = self._weight_decay * counted / self.total
         self._retention = Retention(self._engine, self._budget, self._own)
+
+    def _first_samples(self) -> float:
+        """Return a checksum of the first samples of the whole set, after reading them twice.
+
+        Raises:
+            InputError: They were not the same both times.
+        """
+        if not self._source.fixed:
+            return 0.0
+        reads = [next(self._source.chunks(_COMPARED), None) for _ in range(1 if self._source.stored else 2)]
+        found = [structures.leaves((one.inputs, one.targets)) if one else [] for one in reads]
+        same = all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(found[0], found[-1], strict=True))
+        require(
+            same,
+            "Two passes over the data gave different samples, and every product needs a pass. Use a fixed order "
+            "(shuffle=False) and no random augmentation.",
+        )
+        return checksum(found[0])
 
     def _fix_order(self) -> None:
         """Gather a loader that shuffles, or else keep nothing between its passes."""
@@ -156,7 +191,7 @@ class MeanOperator(Operator):
         limit = available(torch.device("cpu")) // 4 if self._memory_budget is None else self._memory_budget
         found = self._source.indexable(limit)
         if found is not self._source:
-            self._source, self._state = found, ()
+            self._source, self._state, self._data = found, (), found.version()
         return found
 
     def _chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:

@@ -1,6 +1,7 @@
 """A module's parameters as one flat vector, and back."""
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import torch
@@ -8,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import InputError
+
+_SHOWN = 12  # names that a message lists
 
 
 class ParameterSpace:
@@ -38,11 +41,10 @@ class ParameterSpace:
             )
         wanted = [patterns] if isinstance(patterns, str) else patterns
         if wanted is not None:
+            wanted = _patterns(wanted)
             for pattern in wanted:
                 if not any(fnmatchcase(name, pattern) for name in trainable):
-                    raise InputError(
-                        f"The pattern {pattern!r} matches no parameter. Parameters: {', '.join(trainable)}."
-                    )
+                    raise InputError(_no_match(pattern, list(trainable)))
             trainable = {n: p for n, p in trainable.items() if any(fnmatchcase(n, w) for w in wanted)}
         self.names = tuple(trainable)
         self.tensors = tuple(trainable.values())
@@ -56,6 +58,26 @@ class ParameterSpace:
                 f"{sorted(map(str, devices))}. Convert the model with .to(...) first."
             )
         self.dtype, self.device = dtypes.pop(), devices.pop()
+
+    def check(self, model: nn.Module) -> None:
+        """Raise `InputError` unless these are still the parameters of the model, as they were.
+
+        Raises:
+            InputError: One was replaced, frozen, or has another dtype or device; names it.
+        """
+        now = dict(model.named_parameters())
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            change = ""
+            if now.get(name) is not tensor:
+                change = "was replaced (by load_state_dict(assign=True), or with its module)"
+            elif not tensor.requires_grad:
+                change = "was frozen"
+            elif (tensor.dtype, tensor.device) != (self.dtype, self.device):
+                change = f"is now {tensor.dtype} on {tensor.device}"
+            elif tensor.shape != self.shapes[self.names.index(name)]:
+                change = f"has now the shape {tuple(tensor.shape)}"
+            if change:
+                raise InputError(f"The parameter {name!r} {change} after the operator was made; make a new operator.")
 
     def join(self, tensors: Iterable[Tensor | None]) -> Float[Tensor, " n"]:
         """Return one vector of shape ``(size,)``; ``None`` stands for zeros (a parameter that is not used)."""
@@ -89,3 +111,27 @@ class ParameterSpace:
     def state(self) -> tuple[int, ...]:
         """Return the version counters: they change whenever a parameter is written in place or replaced."""
         return tuple(v for p in self.tensors for v in (id(p), p.data_ptr(), p._version))
+
+
+def _patterns(given: Sequence[str]) -> list[str]:
+    """Return name patterns after checking that they are some."""
+    if isinstance(given, nn.Module | Tensor) or not isinstance(given, Sequence):
+        kind = type(given).__name__
+    elif not given:
+        kind = "none"
+    else:
+        kind = next((type(one).__name__ for one in given if not isinstance(one, str)), "")
+    if kind:
+        raise InputError(
+            f"parameters= takes name patterns, such as 'conv*.weight' or ['0.*', '2.*']; given {kind}. Names are those "
+            "of model.named_parameters()."
+        )
+    return list(given)
+
+
+def _no_match(pattern: str, names: list[str]) -> str:
+    near = [name for name in names if name.startswith(pattern)] or get_close_matches(pattern, names, n=_SHOWN, cutoff=0)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    shown = names if len(names) <= _SHOWN else near[:_SHOWN]
+    hint = f" Did you mean '{pattern}*'?" if any(name.startswith(pattern) for name in names) else ""
+    return f"The pattern {pattern!r} matches no parameter.{hint} Parameters: {', '.join(shown)}{more}."

@@ -112,7 +112,7 @@ class GraphEngine(Engine):
         """Return the loss, and the function that multiplies."""
         outputs = self.objective.outputs(chunk)
         if check:
-            self.objective.check_targets(outputs, chunk)
+            self.objective.check(outputs, chunk)
         total = self.objective.reduce(outputs, chunk)
         gradient = self.objective.gradient(total, graph=True)
         self._inspect([total], gradient)
@@ -161,7 +161,7 @@ class GaussNewtonEngine(GraphEngine):
                 f"{type(outputs).__name__}. Pick the tensor with forward=lambda model, inputs: model(inputs)[0], say."
             )
         if check:
-            self.objective.check_targets(outputs, chunk)
+            self.objective.check(outputs, chunk)
         leaf = outputs.detach().requires_grad_()
         total = self.objective.reduce(leaf, chunk)
         with twice_differentiable():
@@ -184,9 +184,9 @@ class GaussNewtonEngine(GraphEngine):
         vector: Tensor,
     ) -> Tensor:
         space = self.objective.space
-        if not slope.requires_grad:  # a loss that is linear in the outputs
-            return torch.zeros_like(vector)
         pairs = [(p, v) for p, v in zip(pulled, space.split(vector), strict=True) if p is not None]
+        if not slope.requires_grad or not pairs:  # a loss that is linear in the outputs; weights that are not used
+            return torch.zeros_like(vector)
         firsts, directions = zip(*pairs, strict=True)
         with twice_differentiable():
             (pushed,) = torch.autograd.grad(firsts, dual, directions, retain_graph=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -15,7 +16,7 @@ from torch.utils.data import default_collate
 from hbanalysis.errors import InputError, require
 from hbanalysis.operators import structures
 
-_TARGETS = ("labels", "targets")
+_TARGETS = ("labels", "targets", "label", "target")
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,20 @@ class Chunk:
 
     Attributes:
         inputs: A tensor, or a tuple or dict of tensors; each holds one entry a sample.
-        targets: Targets ``(n,)`` or ``(n, ...)``.
+        targets: Targets ``(n,)`` or ``(n, ...)``, or a tuple or dict of such tensors for a loss that takes one.
         weights: Weight of each sample in the mean, ``(n,)``, or ``None`` for ones.
         index: Number of the chunk in its pass.
         first: Number of its first sample in the data set.
     """
 
     inputs: Any
-    targets: Tensor
+    targets: Any
     weights: Tensor | None = None
     index: int = 0
     first: int = 0
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(structures.first(self.targets))
 
     @property
     def name(self) -> str:
@@ -62,7 +63,9 @@ class Chunk:
             return there.clone() if there.is_inference() else there
 
         weights = None if self.weights is None else self.weights.to(device)
-        return Chunk(structures.mapped(moved, self.inputs), moved(self.targets), weights, self.index, self.first)
+        weights = weights.clone() if weights is not None and weights.is_inference() else weights
+        inputs, targets = structures.mapped(moved, (self.inputs, self.targets))
+        return Chunk(inputs, targets, weights, self.index, self.first)
 
     def rows(self, which: slice | Tensor) -> "Chunk":
         """Return some of the samples."""
@@ -74,6 +77,11 @@ class Samples(ABC):
     """A data set that can be walked through any number of times."""
 
     fixed = True  # every pass gives the same samples in the same order
+    stored = False  # they are tensors that are there, so that no pass makes them anew
+
+    def version(self) -> tuple[int, ...]:
+        """Return counters that change when stored tensors are written in place; none where nothing is stored."""
+        return ()
 
     @abstractmethod
     def chunks(self, size: int, rank: int = 0, world: int = 1, skip: int = 0) -> Iterator[Chunk]:
@@ -105,7 +113,7 @@ class IndexedSamples(Samples):
         return self._stored if self._indices is None else len(self._indices)
 
     @abstractmethod
-    def _take(self, which: slice | Tensor) -> tuple[Any, Tensor, Tensor | None]:
+    def _take(self, which: slice | Tensor) -> tuple[Any, Any, Tensor | None]:
         """Return inputs, targets and weights of the stored samples ``which``."""
 
     @abstractmethod
@@ -148,14 +156,21 @@ class IndexedSamples(Samples):
 
 
 class TensorSamples(IndexedSamples):
-    """Samples held in tensors: ``inputs`` is a tensor, or a tuple or dict of tensors."""
+    """Samples held in tensors: ``inputs`` and ``targets`` are tensors, or tuples or dicts of tensors."""
 
-    def __init__(self, inputs: Any, targets: Tensor, weights: Tensor | None, indices: Tensor | None = None) -> None:
-        super().__init__(len(targets), weights, indices)
+    stored = True
+
+    def __init__(self, inputs: Any, targets: Any, weights: Tensor | None, indices: Tensor | None = None) -> None:
+        super().__init__(len(structures.first(targets)), weights, indices)
         self._inputs, self._targets = inputs, targets
 
-    def _take(self, which: slice | Tensor) -> tuple[Any, Tensor, Tensor | None]:
+    def _take(self, which: slice | Tensor) -> tuple[Any, Any, Tensor | None]:
         return structures.mapped(lambda t: t[which], (self._inputs, self._targets, self._weights))
+
+    def version(self) -> tuple[int, ...]:
+        """See `Samples.version`."""
+        tensors = structures.leaves((self._inputs, self._targets, self._weights))
+        return tuple(t._version for t in tensors if not t.is_inference())
 
     def _over(self, indices: Tensor) -> "TensorSamples":
         return TensorSamples(self._inputs, self._targets, self._weights, indices)
@@ -168,9 +183,18 @@ class DatasetSamples(IndexedSamples):
         super().__init__(len(dataset), weights, indices)
         self._dataset = dataset
 
-    def _take(self, which: slice | Tensor) -> tuple[Any, Tensor, Tensor | None]:
+    def _take(self, which: slice | Tensor) -> tuple[Any, Any, Tensor | None]:
         numbers = range(*which.indices(self._stored)) if isinstance(which, slice) else which.tolist()
-        batch = unpacked(default_collate([self._dataset[i] for i in numbers]))
+        samples = [self._dataset[i] for i in numbers]
+        try:
+            batch = unpacked(default_collate(samples))
+        except RuntimeError as error:
+            error.add_note("Samples of different shapes need a DataLoader with a collate_fn that pads them.")
+            raise
+        require(
+            batch.weights is None or self._weights is None,
+            "Weights are given twice: weights= and as the third entry of a sample.",
+        )
         return batch.inputs, batch.targets, batch.weights if self._weights is None else self._weights[which]
 
     def _over(self, indices: Tensor) -> "DatasetSamples":
@@ -181,8 +205,8 @@ def unpacked(batch: Any) -> Chunk:
     """Return a batch as a chunk.
 
     Args:
-        batch: ``(inputs, targets)``, ``(inputs, targets, weights)``, or a dict with the targets under ``"labels"`` or
-            ``"targets"`` whose other entries are keyword arguments of the model.
+        batch: ``(inputs, targets)``, ``(inputs, targets, weights)``, or a dict with the targets under ``"labels"``,
+            ``"targets"``, ``"label"`` or ``"target"`` whose other entries are keyword arguments of the model.
 
     Raises:
         InputError: The batch is none of these, or its tensors do not hold one entry a sample.
@@ -198,37 +222,56 @@ def unpacked(batch: Any) -> Chunk:
         inputs, targets = {name: value for name, value in batch.items() if name != key}, batch[key]
     elif isinstance(batch, list | tuple) and len(batch) in (2, 3):
         inputs, targets = batch[:2]
-        weights = batch[2] if len(batch) == 3 else None
+        weights = _weights(batch[2]) if len(batch) == 3 else None
     else:
         raise InputError(
             "A batch must be (inputs, targets), (inputs, targets, weights) or a dict with 'labels'; given "
             f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, list | tuple) else ''}. "
             "Tensors are given as WeightHessian(model, inputs, targets)."
         )
-    inputs, targets, weights = structures.mapped(lambda t: t, (inputs, targets, weights))
-    require(isinstance(targets, Tensor), f"Targets must be one tensor; given {type(targets).__name__}.")
-    check_lengths(inputs, targets, weights)
-    return Chunk(inputs, targets, weights)
+    return checked(inputs, targets, weights)
 
 
-def check_lengths(inputs: Any, targets: Tensor, weights: Tensor | None) -> None:
-    """Raise `InputError` unless inputs, targets and weights hold one entry for each of the same samples.
+def _weights(third: Any) -> Tensor:
+    """Return the third entry of a batch, which must be weights: an index or a name has no place there."""
+    if isinstance(third, Tensor | np.ndarray) and torch.as_tensor(third).is_floating_point():
+        return torch.as_tensor(third)
+    kind = torch.as_tensor(third).dtype if isinstance(third, Tensor | np.ndarray) else type(third).__name__
+    raise InputError(
+        "The third entry of a batch is taken as the weights of its samples, a tensor of floating point; given "
+        f"{kind}. Leave out an index or a name; turn whole weights into weights.float(); inputs of several tensors are "
+        "a tuple, (inputs, targets) = ((a, b), targets)."
+    )
+
+
+def checked(inputs: Any, targets: Any, weights: Tensor | None = None) -> Chunk:
+    """Return samples as one chunk, NumPy arrays as tensors.
 
     Raises:
-        InputError: They do not, or a weight is negative or not finite.
+        InputError: Inputs, targets and weights do not hold one entry for each of the same samples, or a weight is
+            negative or not finite.
     """
-    n = len(targets) if targets.ndim else 0
+    inputs, targets, weights = structures.mapped(lambda t: t, (inputs, targets, weights))
+    found = structures.leaves(targets)
+    require(bool(found), f"Targets must be a tensor, or a tuple or dict of tensors; given {type(targets).__name__}.")
+    n = len(found[0]) if found[0].ndim else 0
     tensors = structures.leaves(inputs)
     require(bool(tensors), f"The inputs hold no tensor; given {type(inputs).__name__}.")
-    for t in tensors:
+    for t in (*tensors, *found):
         size = len(t) if t.ndim else 0
         require(
             size == n and t.ndim > 0,
             f"Inputs of {size} samples need as many targets; given {n}. Every tensor holds one entry a sample along "
             "its first axis; bind anything else by forward=.",
         )
-    if weights is None:
-        return
-    require(weights.shape == (n,), f"{n} samples need as many weights, shape ({n},); given {tuple(weights.shape)}.")
-    wrong = weights[~(weights >= 0) | weights.isinf()]
-    require(wrong.numel() == 0, f"Weights of samples are finite and not negative; given {wrong[:1].tolist()}.")
+    lists = structures.lists_of_numbers((inputs, targets))
+    require(
+        n < 2 or all(len(numbers) != n for numbers in lists),
+        f"A list of {n} numbers stands beside {n} samples, and only tensors are cut with them. Give a tensor; if these "
+        "numbers belong to the model, bind them by forward=.",
+    )
+    if weights is not None:
+        require(weights.shape == (n,), f"{n} samples need as many weights, shape ({n},); given {tuple(weights.shape)}.")
+        wrong = weights[~(weights >= 0) | weights.isinf()]
+        require(wrong.numel() == 0, f"Weights of samples are finite and not negative; given {wrong[:1].tolist()}.")
+    return Chunk(inputs, targets, weights)

@@ -43,6 +43,27 @@ def leaves(structure: Any) -> list[Tensor]:
     return found
 
 
+def first(structure: Any) -> Tensor:
+    """Return the first tensor of a structure that holds one."""
+    return structure if isinstance(structure, Tensor) else leaves(structure)[0]
+
+
+def lists_of_numbers(structure: Any) -> list[Sequence[Any]]:
+    """Return the lists and tuples of plain numbers in a structure.
+
+    Example:
+        >>> lists_of_numbers({"a": torch.zeros(2), "ages": [31, 47]})
+        [[31, 47]]
+    """
+    if isinstance(structure, Mapping):
+        return [found for value in structure.values() for found in lists_of_numbers(value)]
+    if not isinstance(structure, list | tuple):
+        return []
+    if structure and all(isinstance(value, int | float) for value in structure):
+        return [structure]
+    return [found for value in structure for found in lists_of_numbers(value)]
+
+
 def signature(structure: Any) -> tuple[Any, ...]:
     """Return what must agree for structures to be joined along the first axis: form, constants, shapes, dtypes.
 

@@ -14,6 +14,7 @@ from hbanalysis.errors import InputError, require
 from hbanalysis.operators.losses import IGNORED, CrossEntropy, Loss, PerSampleLoss, named
 
 _SUMMED = ("sum", "batchmean")  # a sample's elements are added, not averaged
+_SAME = 1e-4  # relative difference of two ways to take a mean that is no more than rounding
 
 
 def resolve(loss: str | PerSampleLoss, ignore_index: int = IGNORED) -> Loss:
@@ -33,15 +34,23 @@ def resolve(loss: str | PerSampleLoss, ignore_index: int = IGNORED) -> Loss:
     """
     if not callable(loss):
         return named(loss, ignore_index)
+    require(
+        not (inspect.isclass(loss) and issubclass(loss, nn.Module)),
+        f"loss= is the class {getattr(loss, '__name__', loss)}; give an instance of it, as in loss=nn.MSELoss().",
+    )
     module = _class_module(loss)
     if isinstance(module, nn.CrossEntropyLoss) and module.weight is None and not module.label_smoothing:
         return PlainCrossEntropy(module)
     if module is not None:
         return ClassLoss(module)
+    if type(loss) is nn.MSELoss:
+        return Reduced(_squares, str(loss.reduction), copy.deepcopy(loss))
+    if loss is F.mse_loss:
+        return Reduced(_squares, "mean", loss)
     if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
-        return Reduced(_unreduced(loss), str(loss.reduction))
+        return Reduced(_unreduced(loss), str(loss.reduction), copy.deepcopy(loss))
     default = _reduction_of(loss)
-    return Loss(loss) if default is None else Reduced(partial(loss, **{"reduction": "none"}), default)
+    return Loss(loss) if default is None else Reduced(partial(loss, **{"reduction": "none"}), default, loss)
 
 
 def _class_module(loss: Any) -> nn.CrossEntropyLoss | nn.NLLLoss | None:
@@ -72,12 +81,25 @@ def _reduction_of(loss: Callable[..., Any]) -> str | None:
     return str(keyword.default)
 
 
-class Reduced(Loss):
-    """A callable that ran with ``reduction="none"``; its elements are joined to one value a sample."""
+def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The squared differences of elements. PyTorch's own, traced for products, ends the process (2.15)."""
+    return (outputs - targets).square()
 
-    def __init__(self, function: PerSampleLoss, reduction: str) -> None:
+
+class Reduced(Loss):
+    """A callable that ran with ``reduction="none"``; its elements are joined to one value a sample.
+
+    Args:
+        function: The callable with ``reduction="none"``.
+        reduction: Its own: says how a sample's elements are joined.
+        own: The callable with its own reduction, which must give the mean (or sum) over the samples.
+    """
+
+    whole = False
+
+    def __init__(self, function: PerSampleLoss, reduction: str, own: PerSampleLoss) -> None:
         super().__init__(function)
-        self._reduction = reduction
+        self._reduction, self._own = reduction, own
 
     def terms(self, outputs: Any, targets: Tensor) -> Tensor:
         """Return each sample's mean (or sum) over its elements."""
@@ -93,17 +115,38 @@ class Reduced(Loss):
         return rows.sum(1) if self._reduction in _SUMMED else rows.mean(1)
 
     def check(self, outputs: Any, targets: Tensor) -> None:
-        """Raise `InputError` where outputs ``(n, 1)`` and targets ``(n,)`` would be broadcast to ``(n, n)``."""
-        if isinstance(outputs, Tensor) and targets.is_floating_point() and outputs.numel() == targets.numel():
+        """Raise `InputError` for shapes that would be broadcast, and where the loss divides by something else.
+
+        Outputs ``(n, 1)`` and targets ``(n,)`` would be broadcast to ``(n, n)``. And a loss whose own mean is not the
+        mean over samples (class weights, pixels that are ignored) cannot be put together from theirs.
+        """
+        if isinstance(outputs, Tensor) and outputs.numel() == targets.numel():
             require(
                 outputs.shape == targets.shape,
                 f"Outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} would be broadcast against each "
                 f"other; reshape the targets to {tuple(outputs.shape)}.",
             )
+        if self._reduction == "none":
+            return
+        with torch.no_grad():
+            _follow(self._own, targets.device)
+            own, terms = self._own(outputs, targets).double(), self.terms(outputs, targets).double()
+        joined = terms.sum() if self._reduction == "sum" else terms.mean()
+        require(
+            bool((own - joined).abs() <= _SAME * terms.abs().mean() * (len(terms) if self._reduction == "sum" else 1))
+            or not bool(torch.isfinite(own)),
+            f"With reduction={self._reduction!r} this loss gives {float(own):.6g} for {len(terms)} samples, and the "
+            f"{'sum' if self._reduction == 'sum' else 'mean'} of their values with reduction='none' is "
+            f"{float(joined):.6g}: it divides by something else than the samples, such as weights of classes or what "
+            "is not ignored. Use nn.CrossEntropyLoss(weight=..., ignore_index=...) itself, which is divided rightly "
+            "over the whole set, or a callable that returns one value a sample.",
+        )
 
 
 class ClassLoss(Loss):
     """``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` with class weights, label smoothing or probabilities as targets."""
+
+    whole = False
 
     def __init__(self, module: nn.CrossEntropyLoss | nn.NLLLoss) -> None:
         super().__init__(_unreduced(module))
@@ -122,6 +165,7 @@ class ClassLoss(Loss):
         """Return the sum of the class weights of each sample's labels that count."""
         if targets.is_floating_point():
             return super().counts(targets)
+        targets = targets.long()  # in 8 bits -100 would be 156
         counted = targets != self._ignored
         if self._weight is None:
             weights = counted.double()
@@ -172,7 +216,8 @@ def classes_last(outputs: Any, targets: Tensor) -> Tensor:
     if last and second:
         raise InputError(
             f"Outputs {tuple(outputs.shape)} with targets {tuple(targets.shape)} do not tell which axis holds the "
-            "classes; use loss='cross_entropy', which takes the last one."
+            "classes. Use loss='cross_entropy', which takes the last one; if it is the second, PyTorch's own layout, "
+            "give forward=lambda model, inputs: model(inputs).movedim(1, -1) as well."
         )
     return outputs.movedim(1, -1) if second else outputs
 

@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call, functionalize, grad, jvp
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
 from hbanalysis.errors import InputError
 from hbanalysis.operators import structures
+from hbanalysis.operators.guards import operations
 from hbanalysis.operators.objective import Objective
 from hbanalysis.operators.products import GraphEngine, Handle
 from hbanalysis.operators.samples import Chunk
@@ -28,6 +29,12 @@ from hbanalysis.operators.samples import Chunk
 # seconds for small nets; a product saves a fifth of its time; a core did some 5e10 operations a second.
 WORTHWHILE = {"cpu": 5e9, "cuda": 5e12}
 AGREEMENT = 1e4  # times the dtype's rounding: how far traced products may be from those of the graphs
+ROUNDING = 10  # the same, relative to the whole product, for parameters whose part of it is all rounding
+LOSS_AGREEMENT = 1e3  # the same, for the summed loss of a chunk
+# Operations whose forward-over-reverse derivative, traced, ends the process (PyTorch 2.15).
+CRASHING = {"MseLossBackward0"}
+_MASKS = (torch.bool, torch.uint8)
+_DATA_DEPENDENT = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 _GRADIENT = 3  # a gradient takes this many times the operations of a forward pass
 
 _log = logging.getLogger(__name__)
@@ -50,13 +57,15 @@ class TracedEngine(GraphEngine):
         super().__init__(objective, mode)
         self._programs: dict[tuple[Any, ...], Program | None] = {}
         self._trusted: set[tuple[Any, ...]] = set()
+        self._unsafe: set[str] = set()  # operations of the model or loss whose trace would end the process
 
     def prepare(self, chunk: Chunk, samples: int) -> None:
         """See `Engine.prepare`."""
         signature = chunk.signature
         if signature in self._programs or self.mode == "graph" or self.refused:
             return
-        if self.mode == "traced" or self._operations(chunk) * samples >= _threshold(chunk.targets.device):
+        device = structures.first(chunk.targets).device
+        if self.mode == "traced" or self._operations(chunk) * samples >= _threshold(device):
             self._programs[signature] = None
             super().build(chunk, check=True)  # what is wrong with model or data is better said without a trace
             self._attempt(lambda: self._adopt(chunk))
@@ -73,21 +82,51 @@ class TracedEngine(GraphEngine):
         if signature not in self._trusted:
             self._attempt(lambda: self._verify(chunk))
             return super().build(chunk, check)
-        program = self._programs[signature]
+        found: list[Handle] = []
+        self._attempt(lambda: found.append(self._replayed(chunk, check)))
+        return found[0] if found else super().build(chunk, check)
+
+    def _replayed(self, chunk: Chunk, check: bool) -> Handle:
+        """Return the handle of a program run on a chunk.
+
+        Raises:
+            ArithmeticError: A count in the program was that of the chunk it was traced on: the loss is another one.
+        """
+        program = self._programs[chunk.signature]
         assert program is not None
-        loss, outputs, saved = program.build(chunk)
+        loss, saved = program.build(chunk)
         if check:
-            self.objective.check_targets(outputs, chunk)
+            outputs = self.objective.outputs(chunk)
+            self.objective.check(outputs, chunk)
+            expected = self.objective.reduce(outputs, chunk).detach()
+            allowed = LOSS_AGREEMENT * torch.finfo(self.objective.space.dtype).eps
+            if bool((loss - expected).abs() > allowed * expected.abs()):
+                raise ArithmeticError(f"the traced loss of {chunk.name} is {float(loss):g}, not {float(expected):g}")
         return TracedHandle(self.objective, program, loss, saved, self._known(chunk))
 
     def _operations(self, chunk: Chunk) -> float:
         """Operations of a sample's gradient."""
         few = chunk.rows(slice(0, 2))
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.objective.outputs(few)
+        try:
+            with FlopCounterMode(display=False) as counter:
+                self.objective.outputs(few)
+        except RuntimeError:  # a model that differentiates by itself cannot be counted, nor traced
+            return 0.0
         return _GRADIENT * counter.get_total_flops() / len(few)
 
+    def _inspect(self, roots: Sequence[Tensor], gradient: Sequence[Tensor | None]) -> None:
+        self._unsafe |= operations(roots) & CRASHING
+        super()._inspect(roots, gradient)
+
     def _adopt(self, chunk: Chunk) -> None:
+        """Trace a program on a chunk and compare it with the graphs.
+
+        Raises:
+            TypeError: The model has operations that cannot be traced.
+            ArithmeticError: See `_verify`.
+        """
+        if self._unsafe:
+            raise TypeError(f"{', '.join(sorted(self._unsafe))} cannot be traced with PyTorch {torch.__version__}")
         self._programs[chunk.signature] = Program(self.objective, chunk)
         self._verify(chunk)
 
@@ -101,13 +140,13 @@ class TracedEngine(GraphEngine):
         assert program is not None
         vector = torch.randn(space.size, generator=torch.Generator().manual_seed(0), dtype=space.dtype)
         vector = vector.to(space.device)
-        loss, _, saved = program.build(chunk)
+        loss, saved = program.build(chunk)
         traced = TracedHandle(self.objective, program, loss, saved, set()).multiply(vector)
         graph = super().build(chunk).multiply(vector)
-        allowed = AGREEMENT * torch.finfo(space.dtype).eps
+        eps = torch.finfo(space.dtype).eps
         for name, one, other in zip(space.names, space.split(traced), space.split(graph), strict=True):
             error, size = float((one - other).norm()), float(other.norm())
-            if not error <= allowed * max(size, allowed * float(graph.norm())):
+            if not error <= AGREEMENT * eps * size + ROUNDING * eps * float(graph.norm()):
                 raise ArithmeticError(f"the traced product is off by {error:.1e} of {size:.1e} in {name!r}")
         self._trusted.add(chunk.signature)
         self.kind = "traced"
@@ -159,7 +198,7 @@ class Program:
     """
 
     def __init__(self, objective: Objective, chunk: Chunk) -> None:
-        self._objective, self._whole, self._form = objective, _Whole(objective), None
+        self._objective, self._whole = objective, _Whole(objective)
         counted = objective.space.names
         self._names = counted, tuple(name for name in self._tensors() if name not in counted)
         weights, others, data = self._inputs(chunk)
@@ -167,17 +206,16 @@ class Program:
         product = self._product(len(weights), len(others), len(data), chunk)
         with torch.no_grad():
             graph = make_fx(functionalize(product, remove="mutations"))(*weights, *others, *data, *parts)
+        _refuse_counts(graph, (*weights, *others, *data, *parts))
         before = len(weights) + len(others) + len(data)
         self._primal, self.linear, self._kept = _cut(graph, range(before, before + len(parts)), len(parts))
 
     @torch.no_grad()
-    def build(self, chunk: Chunk) -> tuple[Tensor, Any, tuple[Tensor, ...]]:
-        """Return the loss, the outputs, and what the linear part needs."""
+    def build(self, chunk: Chunk) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the loss, and what the linear part needs."""
         weights, others, data = self._inputs(chunk)
         results = self._primal(*weights, *others, *data)
-        loss, *outputs = results[self._kept :]
-        left = iter(outputs)
-        return loss, structures.mapped(lambda _: next(left), self._form), results[: self._kept]
+        return results[self._kept], results[: self._kept]
 
     def _tensors(self) -> dict[str, Tensor]:
         model = self._objective.model
@@ -202,17 +240,16 @@ class Program:
         return weights, others, structures.leaves((chunk.inputs, chunk.targets, chunk.weights))
 
     def _product(self, weights: int, others: int, data: int, like: Chunk) -> Callable[..., tuple[Tensor, ...]]:
-        """Return the function to trace: of weights, other tensors, data and v, to H v, loss and outputs."""
+        """Return the function to trace: of weights, other tensors, data and v, to H v and the loss."""
         places = self._places()
 
-        def total(counted: Sequence[Tensor], rest: Sequence[Tensor], chunk: Chunk) -> tuple[Tensor, Any]:
+        def total(counted: Sequence[Tensor], rest: Sequence[Tensor], chunk: Chunk) -> tuple[Tensor, Tensor]:
             names = (name for names in self._names for name in names)
             given = {
                 f"model.{place}": t for name, t in zip(names, (*counted, *rest), strict=True) for place in places[name]
             }
-            loss, outputs = functional_call(self._whole, given, (chunk,), tie_weights=False)
-            self._form = structures.mapped(lambda _: np.empty(0), outputs)  # tensors of the trace do not outlive it
-            return loss, (loss, structures.leaves(outputs))
+            loss = functional_call(self._whole, given, (chunk,), tie_weights=False)
+            return loss, loss
 
         def product(*tensors: Tensor) -> tuple[Tensor, ...]:
             cuts = (weights, weights + others, weights + others + data)
@@ -222,8 +259,8 @@ class Program:
             chunk = Chunk(inputs, targets, each, like.index, like.first)
             slope = partial(grad(total, has_aux=True), rest=rest, chunk=chunk)
             results: tuple[Any, ...] = jvp(slope, (counted,), (parts,), has_aux=True)
-            _, tangents, (loss, outputs) = results
-            return *tangents, loss, *outputs
+            _, tangents, loss = results
+            return *tangents, loss
 
         return product
 
@@ -235,9 +272,26 @@ class _Whole(nn.Module):
         super().__init__()
         self.model, self._objective = objective.model, objective
 
-    def forward(self, chunk: Chunk) -> tuple[Tensor, Any]:
-        outputs = self._objective.outputs(chunk)
-        return self._objective.reduce(outputs, chunk), outputs
+    def forward(self, chunk: Chunk) -> Tensor:
+        return self._objective.reduce(self._objective.outputs(chunk), chunk)
+
+
+def _refuse_counts(traced: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+    """Raise where a program's sizes or numbers came from the values of a chunk: on another one they would be wrong.
+
+    Raises:
+        TypeError: Names the operation.
+    """
+    found = [node for node in traced.graph.nodes if set(getattr(node.target, "tags", ())) & _DATA_DEPENDENT]
+    indexing = [node for node in found if node.target is torch.ops.aten.index.Tensor]
+    if indexing:
+        with torch.no_grad():
+            ShapeProp(traced).propagate(*inputs)
+    # Indices that are numbers give as many entries as there are of them; a mask gives those of this chunk.
+    for node in found:
+        indices = [index for index in node.args[1] if index is not None] if node in indexing else []
+        if node not in indexing or any(index.meta["tensor_meta"].dtype in _MASKS for index in indices):
+            raise TypeError(f"{node.target} depends on the values of a chunk, and cannot be traced")
 
 
 def _cut(traced: fx.GraphModule, linear: range, products: int) -> tuple[fx.GraphModule, fx.GraphModule, int]:

@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 
 from hbanalysis import __version__, studies
 from hbanalysis.errors import InputError
-from hbanalysis.publishing import notebooks
+from hbanalysis.publishing import notebooks, replay
 from hbanalysis.records import comparison
 from hbanalysis.running import compute
 from hbanalysis.running.display import duration
@@ -195,12 +196,11 @@ def _run_notebooks(
     say: Callable[[str], None],
 ) -> None:
     environment = {STORE_VARIABLE: str(store.root), PUBLISHED_VARIABLE: str(published().root)}
-    by_notebook = {studies.get(name).notebook: name for name in cells}
     for name in notebooks.names():
         path = notebooks.find(name)
         parameters: dict[str, Any] = {}
-        if name in by_notebook:
-            study = studies.get(by_notebook[name])
+        if shown := replay.studies_shown(nbformat.read(path, as_version=4)):
+            study = studies.get(shown[0])
             used = list(dict.fromkeys(_seed(study, cell) for cell in cells[study.name]))
             parameters = {"scale": scale, "seeds": used, "use_published": False}
         known = notebooks.declared(path)

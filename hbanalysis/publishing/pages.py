@@ -16,7 +16,7 @@ import json
 import math
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ import pandas as pd
 
 from hbanalysis import arguments, studies
 from hbanalysis.errors import InputError, unknown_name
+from hbanalysis.publishing.subjects import Subject
 from hbanalysis.records import comparison
 from hbanalysis.running.display import duration
 from hbanalysis.running.worker import compute_cell
@@ -101,7 +102,9 @@ class Page:
             print(f"figure   {name}  {_sha(plain(data))}")
 
 
-def start(name: str, namespace: Mapping[str, Any]) -> Page:
+def start(
+    name: str, namespace: Mapping[str, Any], *, only: Collection[str] = (), without: Collection[str] = ()
+) -> Page:
     """Check a notebook's parameters and return its page.
 
     Args:
@@ -109,11 +112,14 @@ def start(name: str, namespace: Mapping[str, Any]) -> Page:
         namespace: The notebook's ``globals()``. The parameters are ``scale``, ``device``, ``use_published``
             and those of the study. Modules, functions, classes, names that IPython puts there and names that
             start with an underscore are passed over.
+        only: Data sets that the page is about; the study's rows on others stand elsewhere. A scale that has none of
+            them is shown with what it has, as a stand-in, and so is a data set that was asked for by name.
+        without: In place of ``only``, the data sets that another page is about.
 
     Raises:
-        InputError: Unknown study, scale or parameter (nearest names are listed), or a value of a wrong type.
+        InputError: Unknown study, data set, scale or parameter (nearest names are listed), or a value of a wrong type.
     """
-    study = studies.get(name)
+    study, subject = studies.get(name), Subject.of(name, only, without)
     given = _parameters(study, namespace)
     scale = given.pop("scale", PUBLISHED) or PUBLISHED
     device, use_published = given.pop("device", None), given.pop("use_published", True)
@@ -124,8 +130,9 @@ def start(name: str, namespace: Mapping[str, Any]) -> Page:
                 f"scale='published' shows every published row, so {', '.join(sorted(overrides))} cannot "
                 f"choose among them. Give a scale that is computed: {', '.join(study.scales)}."
             )
-        return _published_page(study)
-    return _computed_page(study, scale, overrides, device, use_published is not False)
+        return _published_page(study, subject)
+    cells = _cells(study, subject, scale, overrides)
+    return _computed_page(study, scale, cells, device, use_published is not False)
 
 
 def significant(frame: pd.DataFrame, digits: int = _SIGNIFICANT) -> pd.DataFrame:
@@ -164,21 +171,28 @@ def plain(data: Any) -> Any:
     return data if isinstance(data, int | bool | str | None) else str(data)
 
 
-def _published_page(study: Any) -> Page:
-    rows = [row for group in frames.families(published().rows(study.name)).values() for row in group]
+def _published_page(study: Any, subject: Subject) -> Page:
+    rows = subject.published()
     known = {row.key for row in rows}
     missing: dict[str, Any] = {}
     for scale in sorted(study.scales, key=frames.scale_order):
         for cell in study.cells(scale):
-            if study.key(cell) not in known:
+            if study.key(cell) not in known and subject.takes(cell.training.dataset):
                 missing.setdefault(study.key(cell), cell)
     return Page(study, PUBLISHED, rows, rows, list(missing.values()))
 
 
-def _computed_page(study: Any, scale: str, overrides: dict[str, Any], device: str | None, reuse: bool) -> Page:
+def _cells(study: Any, subject: Subject, scale: str, overrides: dict[str, Any]) -> list[Any]:
+    cells = study.cells(scale, **overrides)
+    if "dataset" in overrides:
+        return cells
+    return [cell for cell in cells if subject.takes(cell.training.dataset)] or cells
+
+
+def _computed_page(study: Any, scale: str, cells: Sequence[Any], device: str | None, reuse: bool) -> Page:
     store, theirs = default_store(), published()
     rows, partners = [], []
-    for cell in study.cells(scale, **overrides):
+    for cell in cells:
         key = study.key(cell)
         partner = theirs.get(study.name, key)
         row = store.get(study.name, key) or (partner if reuse else None)

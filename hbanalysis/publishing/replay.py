@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from hbanalysis.errors import InputError
 from hbanalysis.plots import narrow
 from hbanalysis.plots.style import stacked
+from hbanalysis.publishing.subjects import Subject
 
 PREFIX = "data_"
 _STARTS = "start"
@@ -40,23 +41,29 @@ class Replay:
     narrow: dict[str, bytes] = field(default_factory=dict)
 
 
-def studies_shown(notebook: NotebookNode) -> dict[str, str]:
-    """Return the studies that a notebook opens by ``pages.start("study", ...)``, by the variable of their page.
+def subjects(notebook: NotebookNode) -> dict[str, Subject]:
+    """Return what a notebook opens by ``pages.start("study", ...)``, by the variable of the page.
 
     Example:
         >>> import nbformat
         >>> cell = nbformat.v4.new_code_cell('page = pages.start("loss_landscape", globals())')
-        >>> studies_shown(nbformat.v4.new_notebook(cells=[cell]))
-        {'page': 'loss_landscape'}
+        >>> subjects(nbformat.v4.new_notebook(cells=[cell]))["page"].study
+        'loss_landscape'
     """
     found = {}
     for cell in _code(notebook):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Assign) and _calls(node.value, _STARTS) and isinstance(node.targets[0], ast.Name):
-                name = getattr(node.value, "args", [None])[0]
-                if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                    found[node.targets[0].id] = name.value
+                call = node.value
+                if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
+                    narrowed = {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg}
+                    found[node.targets[0].id] = Subject.of(str(call.args[0].value), **narrowed)
     return found
+
+
+def studies_shown(notebook: NotebookNode) -> list[str]:
+    """Return the names of the studies whose rows a notebook shows, each once."""
+    return list(dict.fromkeys(subject.study for subject in subjects(notebook).values()))
 
 
 def figure_names(notebook: NotebookNode) -> list[str]:

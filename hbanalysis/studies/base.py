@@ -24,6 +24,7 @@ class Study(ABC):
         title: Title for readers.
         revision: Raised when the code changes what a row means; part of the key.
         notebook: Stem of the notebook that tells it.
+        elsewhere: Stems of other notebooks that show its rows on some data sets, by data set.
         scales: Public presets.
         parameters: What may be overridden.
         bands: For each compared value (dotted path into ``values``) the ratio here / published that counts as the same
@@ -36,6 +37,7 @@ class Study(ABC):
     title: ClassVar[str]
     revision: ClassVar[int]
     notebook: ClassVar[str]
+    elsewhere: ClassVar[Mapping[str, str]] = {}
     scales: ClassVar[tuple[str, ...]]
     parameters: ClassVar[Mapping[str, Parameter]]
     bands: ClassVar[Mapping[str, tuple[float, float]]]
@@ -120,6 +122,10 @@ class Study(ABC):
         t = cell.training
         network = t.network if t.activation == "relu" else f"{t.network} {t.activation}"
         return f"{network} {t.dataset} {self.distinction(cell)}"
+
+    def page(self, cell: Cell) -> str:
+        """Return the stem of the notebook that shows a cell's row."""
+        return self.elsewhere.get(cell.training.dataset, self.notebook)
 
     def distinction(self, cell: Cell) -> str:
         """Return what tells a cell from others of its network, data set and seed: here the batch size."""

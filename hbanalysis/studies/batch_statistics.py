@@ -123,7 +123,7 @@ class BatchStatistics(Study):
             ]
         else:
             wanted = {"seeds": (0,), **chosen}
-            if scale == "paper" and "network" not in chosen and "dataset" not in chosen:
+            if "network" not in chosen and "dataset" not in chosen:
                 wanted |= {"network": "C1", "dataset": "cifar10"}
             found = [training for _, training in spectrum_vs_batch.trainings(scale, wanted)]
         return [ModeCell(training, measure) for training in dict.fromkeys(found)]

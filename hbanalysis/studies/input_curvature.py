@@ -116,7 +116,7 @@ class InputCurvature(Study):
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         cells = []
         for _, config in batch_sizes.trainings(scale, chosen):
-            if scale == "paper" and (config.activation != "relu" or config.dataset not in _PAPER):
+            if scale in ("small", "paper") and (config.activation != "relu" or config.dataset not in _PAPER):
                 continue  # the theorem holds for ReLU; the paper measures inputs in Table 1 alone
             measure = _PAPER[config.dataset] if scale == "paper" else _MEASURES[scale]
             cells.append(CurvatureCell(config, changed(measure, chosen)))

@@ -76,6 +76,7 @@ class LearningRateFactorial(SpectrumVsBatch):
     title = "Learning rate or batch size"
     revision = 1
     notebook = "13_learning_rate_or_batch_size"
+    elsewhere: ClassVar = {}
     budget = 240.0
     parameters: ClassVar = common(
         *("batch_sizes", "seeds", "max_epochs", "target_loss", "momentum", "train_samples", "test_samples"),

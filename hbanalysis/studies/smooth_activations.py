@@ -54,6 +54,7 @@ class SmoothActivations(SpectrumVsBatch):
     title = "Smooth activations"
     revision = 1
     notebook = "09_smooth_activations"
+    elsewhere: ClassVar = {}
     scales = ("digits", "mnist", "small", "paper")
     budget = 180.0
     parameters: ClassVar = common(

@@ -93,6 +93,15 @@ PRESETS: dict[str, tuple[Block, ...]] = {
             (0,),
             Measure(epsilons=_CIFAR_EPSILONS, test_samples=2000),
         ),
+        Block(
+            replace(_C2, train_samples=2000), (32, 128, 512), (0,), Measure(epsilons=_CIFAR_EPSILONS, test_samples=1000)
+        ),
+        Block(
+            replace(_CR, train_samples=500),
+            (16, 64),
+            (0,),
+            Measure(3, 1, tolerance=1e-3, epsilons=_CIFAR_EPSILONS, points=11, test_samples=250),
+        ),
     ),
     "paper": (
         Block(
@@ -122,6 +131,7 @@ class SpectrumVsBatch(Study):
     title = "Spectrum against batch size"
     revision = 1
     notebook = "01_spectrum_vs_batch"
+    elsewhere: ClassVar = dict.fromkeys(("cifar100", "svhn", "svhn_extra"), "10_cifar100_svhn")
     scales: ClassVar[tuple[str, ...]] = ("digits", "mnist", "small", "paper")
     budget = 420.0
     parameters: ClassVar = common(
@@ -166,7 +176,7 @@ def blocks(scale: str, chosen: Mapping[str, Any]) -> list[Block]:
         offered = sorted({f"{b.base.network} on {b.base.dataset}" for b in every})
         raise InputError(
             f"The scale {scale!r} has {', '.join(offered)}; given {wanted}. Use a scale of a single network "
-            "(digits, mnist or small) to replace both."
+            "(digits or mnist) to replace both."
         )
     return match
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hbanalysis.eigen import eigsh, resume
 from hbanalysis.errors import InputError, StoreError
+from hbanalysis.operators import WeightHessian
 
 
 class Operator:
@@ -46,6 +48,35 @@ def test_state_is_kept_now_and_then(tmp_path, monkeypatch):
     eigsh(Operator(SPECTRUM), 5, checkpoint=file, show=lambda done, worst: seen.append(file.exists()))
     assert any(seen)
     assert not file.exists()
+
+
+@pytest.mark.survives("Input that nobody chose")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_run_on_slightly_other_weights_is_not_gone_on_with(tmp_path, dtype):
+    """A step of training between two runs is a new operator: the old basis would make bounds that enclose nothing."""
+    file = tmp_path / "run.safetensors"
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+    x, y = torch.randn(40, 6, dtype=dtype), torch.randint(3, (40,))
+
+    def interrupt(done, worst):
+        if done > 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        eigsh(WeightHessian(model, x, y), 3, tol=1e-6, checkpoint=file, show=interrupt)
+    with torch.no_grad():
+        model[0].weight.mul_(1 + 1e-5)
+    with pytest.raises(InputError, match="another operator"):
+        eigsh(WeightHessian(model, x, y), 3, tol=1e-6, checkpoint=file)
+
+
+def test_a_run_needs_the_room_it_had(tmp_path):
+    file = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        eigsh(Operator(SPECTRUM, 35), 20, checkpoint=file)
+    with pytest.raises(InputError, match="go on with subspace=3"):
+        eigsh(Operator(SPECTRUM), 20, checkpoint=file, subspace=25)
 
 
 def test_another_operator_is_refused(tmp_path):

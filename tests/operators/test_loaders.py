@@ -1,5 +1,7 @@
 """Data in every form give the same Hessian, and chunks of one shape whatever the batches were."""
 
+from itertools import chain
+
 import pytest
 import torch
 from torch import nn
@@ -77,7 +79,7 @@ def test_integer_weights_equal_repeated_samples(model, form):
     repeated = WeightHessian(model, X.repeat_interleave(W, 0), Y.repeat_interleave(W)).dense()
     data = {
         "tensors": ((X, Y), W),
-        "third": ((DataLoader(TensorDataset(X, Y, W), batch_size=5),), None),
+        "third": ((DataLoader(TensorDataset(X, Y, W.double()), batch_size=5),), None),
         "loader": ((batches(6),), W),
         "dataset": ((Numbered(),), W),
         "dict": (({"input": X, "labels": Y},), W),
@@ -188,7 +190,10 @@ def test_bad_data_are_named(model):
         (lambda: WeightHessian(model, (X, Y)), "given Tensor. .* WeightHessian"),
         (lambda: WeightHessian(model, [(X, Y, W, W)]), "given tuple of 4"),
         (lambda: WeightHessian(model, {"x": X}), "it has 'x'"),
-        (lambda: WeightHessian(model, [(X, [1, 2])]), "Targets must be one tensor; given list"),
+        (
+            lambda: WeightHessian(model, [(X, [1, 2])]),
+            "a tuple or dict of tensors; given list",
+        ),
         (lambda: WeightHessian(model, (X, torch.eye(4)), Y), "Inputs of 4 samples need as many targets; given 23"),
         (lambda: WeightHessian(model, ["text"], Y), "hold no tensor"),
         (lambda: WeightHessian(model, Stream()), "give a DataLoader of it"),
@@ -196,7 +201,7 @@ def test_bad_data_are_named(model):
         (lambda: WeightHessian(model, Numbered(), weights=W[:4]), "23 samples need as many weights; given 4"),
         (lambda: WeightHessian(model, loader, weights=W[:4]), "samples need as many weights; given 4"),
         (lambda: WeightHessian(model, loader, weights=torch.ones(40)), "23 samples need as many weights; given 40"),
-        (lambda: WeightHessian(model, [(X, Y, W)], weights=W), "given twice"),
+        (lambda: WeightHessian(model, [(X, Y, W.double())], weights=W), "given twice"),
         (lambda: WeightHessian(model, X, Y, weights=-W), r"not negative; given \[-1"),
         (lambda: WeightHessian(model, X, Y, weights=W * float("nan")), "not negative; given"),
         (lambda: WeightHessian(model, X, Y, weights=W * 0), "None of the 23 samples counts"),
@@ -233,7 +238,7 @@ def test_data_that_change_between_passes_are_found(model):
         def __getitem__(self, index):
             return X[index] + next(noise), int(Y[index])
 
-    noise = iter(torch.linspace(0, 1, 23 * 10))
+    noise = chain([0.0] * 39, torch.linspace(0, 1, 23 * 10))  # two looks at eight samples, and the pass that counts
     H = WeightHessian(model, Noisy(), chunk_size=5, memory_budget=0)
     v = torch.ones(H.shape[0])
     H @ v
@@ -246,7 +251,7 @@ def test_a_loader_that_runs_dry_is_found(model):
         def __iter__(self):
             return iter(next(passes))
 
-    passes = iter([batches(5), *[batches(5)[:3]] * 9])
+    passes = iter([*[batches(5)] * 3, *[batches(5)[:3]] * 9])
     H = WeightHessian(model, Dry(), chunk_size=5, memory_budget=0)
     with pytest.raises(InputError, match="gave 15 samples in this pass and 23 in an earlier one"):
         H @ torch.ones(H.shape[0])

@@ -8,7 +8,7 @@ from hbanalysis.errors import InputError
 from hbanalysis.operators import WeightHessian, as_operator
 from hbanalysis.operators.guards import check_model
 from hbanalysis.operators.parameters import ParameterSpace
-from hbanalysis.operators.samples import check_lengths
+from hbanalysis.operators.samples import checked
 
 X, Y = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
 
@@ -26,14 +26,14 @@ def mixed(**settings):
             "share one dtype and one device; given ['torch.float32', 'torch.float64'] on ['cpu'].",
         ),
         (lambda: ParameterSpace(mixed(device="meta")), "given ['torch.float32'] on ['cpu', 'meta']."),
-        (lambda: WeightHessian(mixed(), X, [Y, Y]), "Targets must be one tensor; given list."),
-        (lambda: WeightHessian(mixed(), [(X, [Y, Y])]), "Targets must be one tensor; given list."),
-        (lambda: check_lengths(X, Y, torch.tensor([1.0, -2.0, -3.0, 0.0])), "not negative; given [-2.0]."),
-        (lambda: check_lengths(X, Y, torch.ones(3)), "4 samples need as many weights, shape (4,); given (3,)."),
-        (lambda: check_lengths({"a": X[:3]}, Y, None), "Inputs of 3 samples need as many targets; given 4."),
-        (lambda: check_lengths({}, Y, None), "The inputs hold no tensor; given dict."),
-        (lambda: check_lengths(X[0, 0], Y, None), "Inputs of 0 samples need as many targets; given 4."),
-        (lambda: check_lengths(X, Y[0], None), "Inputs of 4 samples need as many targets; given 0."),
+        (lambda: WeightHessian(mixed(), X, [Y, Y]), "This loss takes one tensor of targets; given list."),
+        (lambda: WeightHessian(mixed(), [(X, [Y, Y])]), "This loss takes one tensor of targets; given list."),
+        (lambda: checked(X, Y, torch.tensor([1.0, -2.0, -3.0, 0.0])), "not negative; given [-2.0]."),
+        (lambda: checked(X, Y, torch.ones(3)), "4 samples need as many weights, shape (4,); given (3,)."),
+        (lambda: checked({"a": X[:3]}, Y, None), "Inputs of 3 samples need as many targets; given 4."),
+        (lambda: checked({}, Y, None), "The inputs hold no tensor; given dict."),
+        (lambda: checked(X[0, 0], Y, None), "Inputs of 0 samples need as many targets; given 4."),
+        (lambda: checked(X, Y[0], None), "Inputs of 4 samples need as many targets; given 0."),
         (
             lambda: check_model(mixed(dtype=torch.float16)),
             "16 bits keep no second derivatives. Use copy.deepcopy(model).float().",

@@ -55,7 +55,10 @@ def test_bytes_of_a_graph_are_those_it_saves():
     x, w = torch.randn(1000, 10), torch.randn(10, 10, requires_grad=True)
     size = graph_bytes(lambda: (x @ w).tanh().sum(), {w.untyped_storage().data_ptr()})
     assert size == x.nbytes + 1000 * 10 * 4
-    assert handle_bytes() == pytest.approx(operator(0)._retention.engine.bytes_of(next(operator(0)._chunks(10))))
+    engine, chunk = operator(0)._retention.engine, next(operator(0)._chunks(10))
+    with torch.enable_grad():
+        engine.build(chunk)  # the first call of a model is given copies of its inputs
+    assert handle_bytes() == pytest.approx(engine.bytes_of(chunk))
 
 
 def test_an_aborted_pass_leaves_a_usable_cache():
@@ -77,6 +80,7 @@ def test_an_aborted_pass_leaves_a_usable_cache():
 def test_a_loss_that_is_not_finite_names_its_chunk():
     H = operator(0)
     H._source._inputs[23] = torch.inf
+    H._data = H._source.version()
     for compute in (lambda: H @ torch.ones(H.shape[0]), H.loss, H.gradient):
         with pytest.raises(NumericalError, match=r"The loss of chunk 2 \(samples 20 on\) is nan"):
             compute()

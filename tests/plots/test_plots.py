@@ -79,18 +79,25 @@ def test_both_axes_of_lambda1_are_logarithmic_and_ticked_at_the_batch_sizes(rows
     assert list(_panels(figure)[0].get_xticks()) == [64, 1024]
 
 
-def test_quadratic_of_the_landscape_is_slope_and_curvature(rows) -> None:
+def test_curves_of_the_landscape_are_the_rows_and_the_prediction_is_slope_and_curvature(rows) -> None:
     _, data = plots.landscape(rows)
-    line = data[(data["scale"] == "digits") & (data["batch_size"] == 16) & (data["seed"] == 1)]
-    (row,) = [
-        r
-        for r in rows
-        if r.scale == "digits" and (r.config["training"]["batch_size"], r.config["training"]["seed"]) == (16, 1)
-    ]
-    t, path = line["t"].to_numpy(), row.values["landscape"]
-    expected = row.values["at_target"]["loss_train"] + path["slope_train"] * t + path["curvature_train"] * t**2 / 2
-    assert line["quadratic"].to_numpy() == pytest.approx(expected)
-    assert line["loss_train"].tolist() == path["loss_train"]
+    of = data[(data["scale"] == "digits") & (data["batch_size"] == 16)].sort_values("t")
+    ours = [r for r in rows if r.scale == "digits" and r.config["training"]["batch_size"] == 16]
+    expected: dict[str, list[np.ndarray]] = {"train": [], "test": [], "predicted": []}
+    for row in ours:
+        path = row.values["landscape"]
+        t = np.array(path["t"])
+        start = row.values["at_target"]["loss_train"]
+        expected["train"].append(np.array(path["loss_train"]))
+        expected["test"].append(np.array(path["loss_test"]))
+        expected["predicted"].append(start + path["slope_train"] * t + path["curvature_train"] * t**2 / 2)
+        for curve, found in expected.items():
+            line = of[(of["curve"] == curve) & (of["seed"] == row.config["training"]["seed"])]
+            assert line["value"].to_numpy() == pytest.approx(found[-1][found[-1] > 0])
+    assert len(ours) == 3
+    for curve, found in expected.items():
+        mean = of[(of["curve"] == curve) & (of["kind"] == "mean")]["value"].to_numpy()
+        assert mean == pytest.approx(np.exp(np.log(np.array(found)).mean(axis=0)))
 
 
 def test_robustness_is_in_percent_with_the_clean_accuracy_at_epsilon_zero(rows) -> None:

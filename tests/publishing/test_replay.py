@@ -10,6 +10,7 @@ import pytest
 from hbanalysis import studies
 from hbanalysis.errors import InputError
 from hbanalysis.publishing import pages, replay
+from hbanalysis.publishing.subjects import Subject
 from tests.flow_rows import STUDY, made_up_row, publish_into
 
 CELLS = {
@@ -80,6 +81,8 @@ def test_a_figure_that_needs_what_another_cell_computes_is_refused(rows):
 
 
 def test_studies_and_figures_are_read_from_the_cells():
-    found = notebook(plain='other = pages.start("loss_landscape", {})\nx = pages.start(name, {})')
-    assert replay.studies_shown(found) == {"page": STUDY, "other": "loss_landscape"}
+    plain = 'other = pages.start("loss_landscape", {}, without=("mnist",))\nx = pages.start(name, {})'
+    found = notebook(plain=plain)
+    assert replay.subjects(found) == {"page": Subject(STUDY), "other": Subject("loss_landscape", without=("mnist",))}
+    assert replay.studies_shown(found) == [STUDY, "loss_landscape"]
     assert replay.figure_names(found) == ["fig-a"]

@@ -28,8 +28,12 @@ def page(site: Path, name: str) -> BeautifulSoup:
 
 
 def shown(name: str) -> list[str]:
-    found = replay.studies_shown(nbformat.read(notebooks.find(name), as_version=4))
-    return list(dict.fromkeys(found.values()))
+    return replay.studies_shown(nbformat.read(notebooks.find(name), as_version=4))
+
+
+def rows_shown(name: str) -> list[Row]:
+    opened = replay.subjects(nbformat.read(notebooks.find(name), as_version=4)).values()
+    return list({row.key: row for subject in opened for row in subject.published()}.values())
 
 
 def boxes(soup: BeautifulSoup) -> dict[str, Tag]:
@@ -65,7 +69,7 @@ def test_a_page_lists_its_parameters_as_the_notebook_declares_them(site, name):
 def test_a_page_says_where_its_rows_come_from(site, name):
     found = boxes(page(site, name))
     lines = [line.get_text() for line in found["Where the numbers come from"].select("li")]
-    rows = [row for study in shown(name) for row in store.published().rows(study)]
+    rows = rows_shown(name)
     for study, scale in {(row.study, row.scale) for row in rows}:
         (line,) = [line for line in lines if line.startswith(f"{study}, {scale}: ")]
         group = [row for row in rows if (row.study, row.scale) == (study, scale)]
