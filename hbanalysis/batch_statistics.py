@@ -23,6 +23,7 @@ from hbanalysis.operators.torch_losses import resolve
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+@torch.inference_mode(False)
 def train_mode_hessian(
     model: nn.Module,
     inputs: Any,

@@ -53,7 +53,10 @@ class Completeness:
                 f"complete with probability {1 - self.failure_probability:g} (any multiplicity), "
                 f"by a probe of {self.products:g} products{found}"
             )
-        return f"not confirmed by a probe of {self.products:g} products{found}"
+        return (
+            f"not confirmed by a probe of {self.products:g} products{found}: others come too close to the wanted "
+            "eigenvalues to tell whether one is missing"
+        )
 
 
 @dataclass(frozen=True, repr=False)

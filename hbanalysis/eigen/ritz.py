@@ -148,8 +148,9 @@ class Ritz:
         allowed = self.allowed(wanted)
         below, above = wanted.ends(self.theta)
         high, low = self.theta + allowed, self.theta - allowed
-        top = all(self._beyond(high[-1 - j], rest[1], 1) <= j for j in range(above))
-        bottom = all(self._beyond(-low[j], -rest[0], -1) <= j for j in range(below))
+        # The innermost values first: they are the hardest, and each costs the eigenvalues of a matrix.
+        top = all(self._beyond(high[-1 - j], rest[1], 1) <= j for j in reversed(range(above)))
+        bottom = top and all(self._beyond(-low[j], -rest[0], -1) <= j for j in reversed(range(below)))
         if not (top and bottom) or wanted.which != "LM":
             return top and bottom
         # The largest by modulus: neither end may hold one more beyond the smallest modulus that was found.

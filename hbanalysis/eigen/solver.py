@@ -64,7 +64,8 @@ def eigsh(
         v0: Start vector ``(n,)``, or earlier `Eigenpairs` of a similar operator; the default is random from ``seed``,
             the same on every device.
         subspace: Basis vectors held at most, default ``max(2 k + 40, 60)``.
-        max_products: Stop after this many products, default ``100 k + 500``.
+        max_products: Stop after this many products, default ``100 k + 500``. With ``screened`` it binds each of its two
+            runs of Lanczos, on parts of the samples.
         seed: Seed of the start vector and of the check.
         checkpoint: A file that keeps the state every few minutes and when the run is interrupted; the same call goes
             on from it. Removed at the end. For Lanczos, which ``auto`` then takes.

@@ -31,7 +31,8 @@ from hbanalysis.operators import WeightHessian
         ),
         (
             Completeness("probe", False, 7, 0.01, None, 2),
-            "not confirmed by a probe of 7 products; it brought 2 to light",
+            "not confirmed by a probe of 7 products; it brought 2 to light: others come too close to the wanted "
+            "eigenvalues to tell whether one is missing",
             False,
         ),
     ],

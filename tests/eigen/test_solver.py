@@ -188,7 +188,7 @@ def test_bad_input_is_named():
         (lambda: eigsh(A, 2, tol=0.0), "given 0.0"),
         (lambda: eigsh(A, 2, tol=1.0), "given 1.0"),
         (lambda: eigsh(A, 2, method="power"), "Power iteration finds the largest moduli, which='LM'; given which='LA'"),
-        (lambda: eigsh(A, 2, v0=torch.zeros(5)), "non-zero"),
+        (lambda: eigsh(A, 2, v0=torch.zeros(5)), "not zero"),
         (lambda: eigsh(A, 2, v0=torch.ones(4)), r"shape \(5,\)"),
         (lambda: eigsh(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), 1), "not symmetric"),
         (lambda: eigsh(torch.ones(2, 3), 1), "square"),

@@ -81,7 +81,8 @@ def test_spectra_by_lanczos(problem, which, data):
     )
     assert found.converged.all()
     found, truth = (v.abs() if which == "LM" else v for v in (found.values, truth[:, :k]))
-    near(torch.cat([found, values[:, :1]], 1), torch.cat([truth, values[:, :1]], 1), 1e-5)
+    largest = values.abs().amax(1, keepdim=True)  # beside it, the wanted end may be nothing but rounding
+    near(torch.cat([found, largest], 1), torch.cat([truth, largest], 1), 1e-5)
 
 
 @SEARCH

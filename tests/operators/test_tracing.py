@@ -258,7 +258,7 @@ def test_a_program_that_fits_one_chunk_alone_is_given_up(monkeypatch):
     """Were a count to slip in without a trace, the loss of the next chunk tells."""
     ids = torch.tensor([[1, 2, 3, 4], [1, 0, 0, 0]])
     labels, model = torch.arange(2), seeded(lambda: Counting(lambda line: max(len(line.nonzero()), 1))).double()
-    monkeypatch.setattr(tracing, "_refuse_counts", lambda graph: None)
+    monkeypatch.setattr(tracing, "_refuse_counts", lambda graph, inputs: None)
     H = WeightHessian(model, ids, labels, chunk_size=1, engine="traced")
     with pytest.warns(UserWarning, match="the traced loss of chunk 1"):
         found = H.dense()
