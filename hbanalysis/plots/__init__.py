@@ -23,6 +23,7 @@ from hbanalysis.plots.inputs import (
 from hbanalysis.plots.landscape import landscape
 from hbanalysis.plots.matrices import accuracy_matrices
 from hbanalysis.plots.modes import modes_vs_batch
+from hbanalysis.plots.paper_tables import paper_tables
 from hbanalysis.plots.planes import contours, scale_free_vs_batch, second_order
 from hbanalysis.plots.robust import both_ends, model_spectra
 from hbanalysis.plots.robustness import robustness_vs_batch
@@ -53,6 +54,7 @@ __all__ = [
     "lines_between",
     "model_spectra",
     "modes_vs_batch",
+    "paper_tables",
     "rank_and_doubt",
     "rate_over_batch",
     "robustness_and_inputs",

@@ -15,6 +15,7 @@ from hbanalysis.claims.again import commands
 from hbanalysis.publishing import notebooks, replay
 from hbanalysis.store import Row
 
+FROM_THE_PAPER = {"fig-paper-tables"}  # figures on a study's page that are drawn from no row
 NAMES = ("rerun", "origins", "row_links")
 
 
@@ -205,7 +206,8 @@ def test_every_figure_names_the_command_that_makes_it(site, name):
     for figure in page(site, name).select(".cell_output figure[id]:not(.loss-surface)"):
         said = [code.get_text() for code in figure.select("figcaption .row-links code")]
         assert said, figure["id"]
-        run = ["hbanalysis", "run"] if shown(name) else ["papermill", f"notebooks/{name}.ipynb"]
+        again = ["papermill", f"notebooks/{name}.ipynb"]
+        run = ["hbanalysis", "run"] if shown(name) and figure["id"] not in FROM_THE_PAPER else again
         assert all(shlex.split(command)[:2] == run for command in said)
 
 
