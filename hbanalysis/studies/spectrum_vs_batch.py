@@ -97,8 +97,8 @@ PRESETS: dict[str, tuple[Block, ...]] = {
             replace(_C2, train_samples=2000), (32, 128, 512), (0,), Measure(epsilons=_CIFAR_EPSILONS, test_samples=1000)
         ),
         Block(
-            replace(_CR, train_samples=500, learning_rate=0.05),
-            (32, 128),
+            replace(_CR, train_samples=500),
+            (16, 64),
             (0,),
             Measure(3, 1, tolerance=1e-3, epsilons=_CIFAR_EPSILONS, points=11, test_samples=250),
         ),
