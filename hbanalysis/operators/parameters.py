@@ -66,7 +66,7 @@ class ParameterSpace:
             InputError: One was replaced, frozen, or has another dtype or device; names it.
         """
         now = dict(model.named_parameters())
-        for name, tensor in zip(self.names, self.tensors, strict=True):
+        for name, tensor, shape in zip(self.names, self.tensors, self.shapes, strict=True):
             change = ""
             if now.get(name) is not tensor:
                 change = "was replaced (by load_state_dict(assign=True), or with its module)"
@@ -74,7 +74,7 @@ class ParameterSpace:
                 change = "was frozen"
             elif (tensor.dtype, tensor.device) != (self.dtype, self.device):
                 change = f"is now {tensor.dtype} on {tensor.device}"
-            elif tensor.shape != self.shapes[self.names.index(name)]:
+            elif tensor.shape != shape:
                 change = f"has now the shape {tuple(tensor.shape)}"
             if change:
                 raise InputError(f"The parameter {name!r} {change} after the operator was made; make a new operator.")
