@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from bs4 import BeautifulSoup
@@ -98,6 +99,11 @@ def is_embedded(font) -> bool:
     return any(name.startswith("/FontFile") for name in font["/FontDescriptor"].get_object())
 
 
+def plain(text: str) -> str:
+    """A text without ligatures: whether "fi" is one glyph is the font's affair."""
+    return unicodedata.normalize("NFKC", text)
+
+
 @pytest.mark.full
 def test_the_book_is_printed_whole(site, tmp_path, chromium):
     from pypdf import PdfReader
@@ -111,12 +117,12 @@ def test_the_book_is_printed_whole(site, tmp_path, chromium):
     reader = PdfReader(io.BytesIO(printed))
     assert f"{len(reader.pages)} pages" in done.stdout and 120 <= len(reader.pages) <= 500
     assert len(printed) < 40e6
-    texts = [page.extract_text() for page in reader.pages]
+    texts = [plain(page.extract_text()) for page in reader.pages]
     found, starts = single_page.chapters(site), pdf.chapter_pages(printed)
     assert starts == sorted(starts) and len(starts) == len(found)
     contents = " ".join(texts[1 : starts[0] - 1])
     for chapter, start in zip(found, starts, strict=True):
-        words = re.escape(chapter.title).replace(r"\ ", r"\s+")
+        words = re.escape(plain(chapter.title)).replace(r"\ ", r"\s+")
         assert re.search(words, texts[start - 1][:400]), chapter.title
         assert re.search(rf"{words}\s*{start}\b", contents), chapter.title
     assert all(f"{number} / {len(texts)}" in text for number, text in enumerate(texts, start=1))
