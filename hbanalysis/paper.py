@@ -45,19 +45,23 @@ class Claim:
 
     Attributes:
         id: `K1` to `K15`.
+        short: what is claimed, in a few words.
         statement: what is claimed.
         where: section, table or figure of the paper.
         tables: names of the tables that hold the paper's numbers on it.
         page: the notebook that tests it, without suffix.
         study: the study whose rows decide it.
+        also: studies whose rows decide parts of it.
     """
 
     id: str
+    short: str
     statement: str
     where: str
     tables: tuple[str, ...]
     page: str
     study: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

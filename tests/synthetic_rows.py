@@ -30,7 +30,6 @@ def make_row(
         "training": {
             "dataset": dataset,
             "train_samples": None,
-            "test_samples": None,
             "network": network,
             "activation": "relu",
             "batch_size": batch_size,
@@ -40,6 +39,7 @@ def make_row(
             "target_loss": 1e-3,
             "max_epochs": 1000,
             "precision": "float32",
+            "ghost_batch": None,
             "seed": seed,
         }
         | training,

@@ -126,8 +126,9 @@ def figure_line(rows: Sequence[Row], root: str) -> nodes.paragraph:
     """
     line = nodes.paragraph("", "Rows: ", classes=["row-links"])
     by_family = frames.families(rows)
+    titles = frames.distinct_titles(by_family)
     for number, (one, group) in enumerate(by_family.items()):
-        line += nodes.Text(f"{'; ' * bool(number)}{one.title}, {one.scale}: ")
+        line += nodes.Text(f"{'; ' * bool(number)}{titles[one]}, {one.scale}: ")
         if len(group) > _MANY:
             line += nodes.reference("", f"{len(group)} rows", refuri=f"#{ANCHOR}", internal=True)
         for place, row in enumerate(group if len(group) <= _MANY else ()):

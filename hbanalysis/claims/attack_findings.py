@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from hbanalysis.claims.again import commands
 from hbanalysis.claims.finding import Finding, Line, interval_of, side, where, written
-from hbanalysis.claims.verdict_rules import Design
 from hbanalysis.lineup import ATTACKS
 from hbanalysis.store import Row
 from hbanalysis.tables import attack_tables, input_tables, robustness
+from hbanalysis.tables.designs import Design
 from hbanalysis.tables.frames import families, reached
 
 _READING = "H2"  # the one that the paper's numbers support
@@ -136,10 +136,11 @@ def input_predictors(rows: Sequence[Row]) -> Finding | None:
     curvature, distance = (
         [line for line in lines if line.label == _IN_THE_INPUT[name]] for name in ("lambda1_test", "distance_test")
     )
-    if side(curvature, 0.0) == -1:
-        title = "Against the paper, curvature in the input goes with lower robustness"
-    else:
-        title = "Curvature in the input goes with robustness in no one direction, as the paper says"
+    title = {
+        -1: "Where it was measured, and against the paper, curvature in the input goes with lower robustness",
+        1: "Where it was measured, and against the paper, curvature in the input goes with higher robustness",
+        0: "Curvature in the input goes with robustness in no one direction, as the paper says",
+    }[side(curvature, 0.0)]
     exact = side(distance, 1.0 - 1e-9) == 1
     more = "The distance to the boundary, from the same derivatives, orders them the same way as robustness "
     more += "in every seed." if exact else "not in every seed either."

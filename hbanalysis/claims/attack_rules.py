@@ -3,47 +3,25 @@
 from collections.abc import Sequence
 
 from hbanalysis import paper
-from hbanalysis.claims.verdict_rules import Design, Measured, Part, falling_accuracy
+from hbanalysis.claims.planned import Asked
+from hbanalysis.claims.verdict_rules import Measured, Part, falling_accuracy
 from hbanalysis.store import Row
 from hbanalysis.tables.attack_tables import SPLITS
-from hbanalysis.tables.frames import Family
+from hbanalysis.tables.designs import Design
 from hbanalysis.trends import t_interval
 
 
-def survives(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
-    """K4 survives: accuracy under PGD on the margin loss, with restarts, falls with the batch size as under FGSM.
-
-    A strength at which even the smallest batch size keeps less accuracy than the demanded drop cannot show it. Such
-    strengths are named and left out; where all are, the rows cannot tell.
-    """
-    design = Design.of(rows, seeds_needed)
+def survives(asked: Asked, rows: Sequence[Row]) -> Measured | None:
+    """K4 survives: accuracy under PGD on the margin loss, with restarts, falls with the batch size as under FGSM."""
+    design = Design.of(rows, asked.seeds, asked.batch_sizes)
     if len(design.batch_sizes) < 2 or not design.seeds:
         return None
-    drop = paper.criteria().claims["K4"].thresholds["drop_points_at_least"]
-    smallest = design.batch_sizes[0]
-    kept = {
-        eps: sum(_under_pgd(design.measured(smallest, seed))[eps] for seed in design.seeds) / len(design.seeds)
-        for eps in _under_pgd(design.measured(smallest, design.seeds[0]))
-    }
-    able = [eps for eps, accuracy in kept.items() if accuracy >= drop]
-    floor = {eps: accuracy for eps, accuracy in kept.items() if accuracy < drop}
-    said = ", ".join(f"{accuracy:.1f} % at {eps:g}" for eps, accuracy in floor.items())
-    remark = f"too little left at B = {smallest} to fall by {drop:g} points: {said}" if floor else ""
     measure = rows[0].config["measure"]
     attack = f"PGD-{measure['pgd_steps']} ({measure['pgd_restarts']} restarts)"
-    found = falling_accuracy(design, attack, able or list(floor), _under_pgd, remark)
-    if able:
-        return found
-    parts = tuple(
-        Part(f"accuracy at B = {smallest}, {attack} {eps:g}", f"{accuracy:.3g}", f">= {drop:g}, to fall by that", None)
-        for eps, accuracy in floor.items()
-    )
-    return Measured(
-        found.measure, found.effects, found.signs, found.interval, parts, design, size=found.size, remark=remark
-    )
+    return falling_accuracy(design, attack, _under_pgd)
 
 
-def no_difference(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+def no_difference(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     """K14: accuracy under FGSM and under FGSM-10 differ by less than 2 points in every cell, on both sets.
 
     Both are clamped to valid pixels and follow PyTorch's softmax, as FGSM does in the study of batch sizes. The effect
@@ -53,9 +31,8 @@ def no_difference(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measur
         return None
     criteria = paper.criteria()
     limit = criteria.claims["K14"].thresholds["difference_points_below"]
-    cells = {(row.config["training"]["batch_size"], row.config["training"]["seed"]): row for row in rows}
-    sizes, seeds = (tuple(sorted(set(part))) for part in zip(*cells, strict=True))
-    gaps = {cell: _gaps(row) for cell, row in cells.items()}
+    design = Design.all_of(rows)
+    gaps = {cell: _gaps(row) for cell, row in design.cells.items()}
     parts = []
     for key in next(iter(gaps.values())):
         split, eps = key
@@ -68,10 +45,13 @@ def no_difference(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measur
                 abs(worst) < limit,
             )
         )
-    lacking = len(sizes) * len(seeds) - len(cells)
+    sizes = {*design.batch_sizes, *asked.batch_sizes}
+    lacking = len(sizes) * len(design.seeds) - len(gaps)
     if lacking and all(part.met for part in parts):
         parts.append(Part("cells measured", f"all but {lacking}", "every cell", None))
-    effects = [max(abs(v) for cell, found in gaps.items() if cell[1] == s for v in found.values()) for s in seeds]
+    effects = [
+        max(abs(v) for cell, found in gaps.items() if cell[1] == s for v in found.values()) for s in design.seeds
+    ]
     above = sum(any(abs(value) >= limit for value in found.values()) for found in gaps.values())
     free = max((abs(value) for row in rows for value in _gaps(row, "fgsm_free").values()), default=0.0)
     return Measured(
@@ -80,7 +60,7 @@ def no_difference(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measur
         tuple(effect < limit for effect in effects),
         t_interval(effects, criteria.rules["confidence"]),
         tuple(parts),
-        Design(sizes, seeds, cells),
+        design,
         remark=f"{above} of {len(gaps)} cells at {limit:g} points or more; up to {free:.3g} where FGSM is not clamped",
         refuted=any(part.met is False for part in parts),
     )

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from hbanalysis import paper
-from hbanalysis.claims.verdict_rules import Design, Measured, Part
+from hbanalysis.claims.planned import Asked
+from hbanalysis.claims.verdict_rules import Measured, Part
 from hbanalysis.store import Row
+from hbanalysis.tables.designs import Design
 from hbanalysis.tables.dynamics import at_crossing, fall_and_move, plain, thresholds
-from hbanalysis.tables.frames import Family
 from hbanalysis.trends import Interval, t_interval
 
 
-def not_at_a_saddle(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+def not_at_a_saddle(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     """K3: at equal loss the gradient of the largest batch is not small, nor its negative curvature relatively larger.
 
     Trainings with the whole set as one batch are left out: they are K12's. "No larger" is met if the whole interval of
@@ -25,7 +26,9 @@ def not_at_a_saddle(one: Family, rows: Sequence[Row], seeds_needed: int) -> Meas
     sizes = sorted({_size(row) for row in chosen})
     if len(sizes) < 2:
         return None
-    design = Design.pair([row for row in chosen if _size(row) in (sizes[0], sizes[-1])], sizes[0])
+    below = [size for size in asked.batch_sizes if not _is_whole(size, chosen[0])]
+    ends = [row for row in chosen if _size(row) in (sizes[0], sizes[-1])]
+    design = Design.pair(ends, sizes[0], [*below[:1], *below[-1:]])
     pairs = [(design.cells[sizes[0], seed], design.cells[sizes[-1], seed]) for seed in design.seeds]
     losses = thresholds([row for pair in pairs for row in pair])
     if not losses:
@@ -67,10 +70,11 @@ def not_at_a_saddle(one: Family, rows: Sequence[Row], seeds_needed: int) -> Meas
     )
 
 
-def follows_along_training(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+def follows_along_training(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     """K11 along one training: refuted if lambda1 falls and accuracy under FGSM stays, in two thirds of the runs.
 
-    This arm of the criterion can refute the claim and cannot confirm it.
+    This arm of the criterion can refute that lower curvature makes the same model more robust, and says nothing about a
+    correlation between models.
     """
     limits = paper.criteria().claims["K11"].thresholds
     found = {}
@@ -88,10 +92,10 @@ def follows_along_training(one: Family, rows: Sequence[Row], seeds_needed: int) 
     by_seed = {seed: [entry for (_, s), entry in found.items() if s == seed] for seed in seeds}
     effects = [float(np.mean([log_fall for _, log_fall, _ in by_seed[seed]])) for seed in seeds]
     part = Part(
-        f"runs in which lambda1 falls {limits['lambda1_fall_at_least']:g}-fold and FGSM accuracy moves by less than "
-        f"{limits['accuracy_move_points_below']:g} points",
+        f"runs that contradict it: lambda1 falls {limits['lambda1_fall_at_least']:g}-fold, FGSM accuracy moves by less "
+        f"than {limits['accuracy_move_points_below']:g} points",
         f"{sum(apart for _, _, apart in found.values())} of {len(found)}",
-        "less than 2/3",
+        "fewer than 2/3",
         False if refuted else None,
     )
     design = Design(tuple(sorted({b for b, _ in found})), tuple(seeds), {k: row for k, (row, _, _) in found.items()})
@@ -102,12 +106,12 @@ def follows_along_training(one: Family, rows: Sequence[Row], seeds_needed: int) 
         _interval(effects),
         (part,),
         design,
-        remark="along one training only; this part can refute the claim, not confirm it",
+        remark="along one training only: it can refute, not confirm, and says nothing about models side by side",
         refuted=refuted,
     )
 
 
-def up_to_the_whole_set(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+def up_to_the_whole_set(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     """K12: lambda1 at the target loss is larger for the whole set as one batch than for the largest batch below it."""
     cells = plain(rows)
     sizes = sorted({_size(row) for row in cells})
@@ -115,7 +119,7 @@ def up_to_the_whole_set(one: Family, rows: Sequence[Row], seeds_needed: int) -> 
     if not whole or len(sizes) < 2:
         return None
     below = sizes[-2]
-    design = Design.pair([row for row in cells if _size(row) in (below, whole[0])], below)
+    design = Design.pair([row for row in cells if _size(row) in (below, whole[0])], below, asked.batch_sizes[-2:])
     if not design.seeds:
         return None
     effects = [
@@ -129,7 +133,9 @@ def up_to_the_whole_set(one: Family, rows: Sequence[Row], seeds_needed: int) -> 
         "interval above 0",
         None if interval.low is None else interval.above(0.0),
     )
-    return Measured(part.name, tuple(effects), tuple(e > 0 for e in effects), interval, (part,), design)
+    # As large as the growth that K1 demands between its ends.
+    size = math.log(paper.criteria().claims["K1"].thresholds["ratio_at_least"])
+    return Measured(part.name, tuple(effects), tuple(e > 0 for e in effects), interval, (part,), design, size=size)
 
 
 def _no_larger(interval: Interval, limit: float) -> bool | None:
@@ -154,7 +160,11 @@ def _saddle(point: Mapping[str, Any]) -> float:
 
 
 def _whole(row: Row) -> bool:
-    return _size(row) == row.values["samples"]
+    return _is_whole(_size(row), row)
+
+
+def _is_whole(size: int, row: Row) -> bool:
+    return size == row.values["samples"]
 
 
 def _size(row: Row) -> int:

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from hbanalysis import paper
+from hbanalysis.claims.planned import NO_VERDICT
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families_over, reached
 from hbanalysis.trends import Interval, t_interval
 
 BATCH, RATIO = "batch size itself", "lr / B"
-UNDECIDED, NOT_YET_RUN = "undecided", "not yet run"
+UNDECIDED = "undecided"
+# What a verdict says where the effect at a fixed ratio excludes 0 on the side that the claim does not name.
+OTHER_WAY = f"{BATCH}, against the claim"
+CLAIMED: Mapping[str, float] = {"K1": 1.0, "K2": -1.0, "K4": -1.0}  # signs of the claims' effects of larger batches
 # What is regressed, by claim: its name and how it is read from what was measured at the target loss.
 OUTCOMES: Mapping[str, tuple[str, Callable[[Mapping], float]]] = {
     "K1": ("log lambda1 on the training loss", lambda at: float(np.log(at["lambda1_train"]))),
@@ -72,6 +77,19 @@ def effects(rows: Sequence[Row], outcome: Callable[[Mapping], float]) -> Effects
     return Effects(tuple(rate), tuple(ratio), cells)
 
 
+def complete(rows: Sequence[Row], network: str) -> list[Row]:
+    """Return the rows of the seeds that hold every cell of the criteria's design for a network, however they ended."""
+    design = paper.criteria().factorial["designs"].get(network)
+    if design is None:
+        return list(rows)
+    without = {(float(rate), int(size)) for rate, size in design["without"]}
+    demanded = set(product(map(float, design["learning_rates"]), design["batch_sizes"])) - without
+    held: dict[int, set[tuple[float, int]]] = {}
+    for row in rows:
+        held.setdefault(row.config["training"]["seed"], set()).add(_pair(row))
+    return [row for row in rows if demanded <= held[row.config["training"]["seed"]]]
+
+
 def second_verdict(found: Effects) -> str:
     """Return what remains of the batch effect at a fixed ratio, by the criterion that was fixed beforehand.
 
@@ -102,13 +120,17 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     lines = []
     for claim, (measure, outcome) in OUTCOMES.items():
         for one, group in groups.items():
-            found = effects(group, outcome)
+            deciding = one.scale in criteria.rules["deciding_scales"]
+            needed = criteria.factorial["designs"].get(one.network, {}).get("seeds", 1)
+            whole = complete(group, one.network) if deciding else group
+            enough = len({row.config["training"]["seed"] for row in whole}) >= needed
+            found = effects(whole if enough else group, outcome)
             if not found.fixed_rate:
                 continue
-            needed = criteria.factorial["designs"].get(one.network, {}).get("seeds", 1)
             seeds = len(found.fixed_rate)
-            deciding = one.scale in criteria.rules["deciding_scales"]
             here = second_verdict(found)
+            if here == BATCH and t_interval(found.fixed_ratio).mean * CLAIMED[claim] < 0:
+                here = OTHER_WAY
             lines.append(
                 {
                     "claim": claim,
@@ -119,7 +141,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
                     "at fixed lr / B": _shown(t_interval(found.fixed_ratio)),
                     "trainings": found.cells,
                     "seeds": seeds,
-                    "verdict": NOT_YET_RUN if not deciding else here if seeds >= needed else UNDECIDED,
+                    "verdict": NO_VERDICT if not deciding else here if enough and seeds >= needed else UNDECIDED,
                     "here": here,
                 }
             )

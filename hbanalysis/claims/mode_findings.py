@@ -22,7 +22,7 @@ _LARGE = 2.0  # a factor of curvature between modes from which on they are calle
 
 def eval_and_train(rows: Sequence[Row]) -> Finding | None:
     """The largest eigenvalue of the largest batch over that of the smallest, in three modes of batch normalisation."""
-    lines, found, said = [], [], []
+    lines, found, said = [], [], ""
     for one, group in modes.groups(rows).items():
         ratios = {mode: modes.of_largest_batch(group, mode) for mode in MODES}
         if not ratios[EVAL]:
@@ -33,8 +33,7 @@ def eval_and_train(rows: Sequence[Row]) -> Finding | None:
         for mode in MODES:
             label = f"train mode, {shared} for both" if mode == COMMON else _NAMES[mode]
             lines.append(Line(place, label, tuple(ratio for ratio, _, _ in ratios[mode].values())))
-        said.append(_per_loss(group))
-        said.append(_beside(group, one.title).replace("lambda1", r"$\lambda_1$"))
+        said = said or _per_loss(group)
         found.append(one)
     if not lines:
         return None
@@ -42,13 +41,13 @@ def eval_and_train(rows: Sequence[Row]) -> Finding | None:
     title = _TITLES.get((by_mode[EVAL], by_mode[OWN]), _OPEN)
     if all(len(line.values) == 1 for line in lines):
         title += " (one seed)"
-    factors = [f"{written(interval_of(line.values, factor=True), '.3g')} ({line.label})" for line in lines[:3]]
+    factors = [f"{_plainly(line.values, '.3g')} ({line.label})" for line in lines[:3]]
     return Finding(
         "eval-and-train",
         title,
         "Training normalises each batch by its own statistics; the paper's Hessians, and those of this book, use "
         "running ones, and are those of another function. $\\lambda_1$ at the largest batch over that at the smallest, "
-        f"{lines[0].where.partition(', B')[0]}: {', '.join(factors)}. {' '.join(said)}",
+        f"{lines[0].where.partition(', B')[0]}: {', '.join(factors)}. {said}",
         r"$\lambda_1$ of the largest batch over the smallest's",
         tuple(lines),
         "16_batch_normalisation",
@@ -87,8 +86,13 @@ def _per_loss(rows: Sequence[Row]) -> str:
     words = []
     for mode in MODES:
         ratios = modes.of_largest_batch(rows, mode, over_loss=True).values()
-        words.append(written(interval_of([ratio for ratio, _, _ in ratios], factor=True), ".2g"))
+        words.append(_plainly([ratio for ratio, _, _ in ratios], ".2g"))
     return f"Over the loss of the same mode these factors are {', '.join(words)}."
+
+
+def _plainly(values: Sequence[float], form: str) -> str:
+    """A factor with its interval, without a note where it is of one seed: the title says so then."""
+    return written(interval_of(values, factor=True), form).removesuffix(" (one seed)")
 
 
 def _beside(rows: Sequence[Row], title: str) -> str:
@@ -122,7 +126,7 @@ def _signs(rows: Sequence[Row]) -> str:
     for mode, name in _NAMES.items():
         shares = [-row.values[mode]["smallest"] / row.values[mode]["spectrum"][0] for row in modes.measured(rows)]
         words.append(f"{max(shares):.2g} in {name}")
-    return f"The smallest eigenvalue is at most so many times lambda1 below zero: {', '.join(words)}."
+    return f"The most negative eigenvalue is at most so many times lambda1 in size: {', '.join(words)}."
 
 
 def _filters(rows: Sequence[Row]) -> str:

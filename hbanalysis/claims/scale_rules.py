@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 from hbanalysis import paper
-from hbanalysis.claims.verdict_rules import Design, Measured, Part
+from hbanalysis.claims.planned import Asked
+from hbanalysis.claims.verdict_rules import Measured, Part
 from hbanalysis.store import Row
-from hbanalysis.tables.frames import Family
+from hbanalysis.tables.designs import Design
 from hbanalysis.trends import Interval, log_slope, rank_trend, t_interval
 
 _PLAIN, _SCALED, _FILTERS = "lambda1_train", "scaled_lambda1_train", "filter_curvature_train"
@@ -16,13 +17,13 @@ _NAMES = {
 }
 
 
-def scale_free(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+def scale_free(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     """K13: the slope of the curvature on the batch size keeps its sign when the scale of the weights is taken out.
 
     The sign to keep is that of the mean slope of lambda1 of H itself, measured on the same networks. Both measures
     without scale must keep it; the effect shown is that of D H D.
     """
-    design = Design.of(rows, seeds_needed)
+    design = Design.of(rows, asked.seeds, asked.batch_sizes)
     if len(design.batch_sizes) < 2 or not design.seeds:
         return None
     slopes, rhos = {}, {}

@@ -21,6 +21,7 @@ from hbanalysis.tables.input_tables import weight_curvatures
 
 NOTEBOOKS, README = PROJECT / "notebooks", PROJECT / "README.md"
 BEGIN, END = "<!-- claims: made by hbanalysis publish -->", "<!-- end of claims -->"
+_PARTS = {"survives": "under PGD"}  # what readers call a part
 _SILENT = "cannot tell"  # a direction that rows of a small scale do not have
 
 
@@ -30,7 +31,6 @@ class Standing:
 
     Attributes:
         claim: The claim.
-        short: The claim in a few words.
         found: What was measured at the paper's scale, one text a network; empty where nothing was.
         outcome: The verdict, one a network where they differ.
         elsewhere: Whether smaller scales show the same direction, by scale.
@@ -38,7 +38,6 @@ class Standing:
     """
 
     claim: paper.Claim
-    short: str
     found: tuple[str, ...]
     outcome: str
     elsewhere: tuple[str, ...]
@@ -53,8 +52,10 @@ def _weight_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _input_table(rows: Sequence[Row]) -> pd.DataFrame:
-    of = {name: [row for row in rows if row.study == name] for name in ("input_curvature", "spectrum_vs_batch")}
-    return input_verdicts.table(of["input_curvature"], weight_curvatures(of["spectrum_vs_batch"]))
+    inputs, weights, single = (
+        [row for row in rows if row.study == name] for name in ("input_curvature", "spectrum_vs_batch", "saddle_free")
+    )
+    return input_verdicts.table(inputs, weight_curvatures(weights), single)
 
 
 def _factorial_table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -86,8 +87,9 @@ def standings(rows: Iterable[Row]) -> list[Standing]:
     """
     given = list(rows)
     lines = [line for table in _TABLES for line in table(given).to_dict("records")]
-    # A condition that is judged by itself is named after its claim: "K4 survives".
-    return [_standing(claim, [o for o in lines if o["claim"].split()[0] == claim.id]) for claim in paper.claims()]
+    # A condition that is judged by itself is named after its claim, "K4 survives", and stands behind it.
+    ordered = sorted(lines, key=lambda line: " " in line["claim"])
+    return [_standing(claim, [o for o in ordered if o["claim"].split()[0] == claim.id]) for claim in paper.claims()]
 
 
 def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> str:
@@ -98,11 +100,11 @@ def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> s
     for one in found:
         lines.append(
             [
-                f"**{one.claim.id}** {one.short} *({one.claim.where})*",
+                f"**{one.claim.id}** {one.claim.short} *({one.claim.where})*",
                 "; ".join(one.found) or "–",
                 one.outcome,
                 "; ".join(one.elsewhere) or "–",
-                f"{link(one.claim)} `hbanalysis run {one.study} --scale paper`" if one.study else "–",
+                f"{link(one.claim)} {_command(one)}" if one.study else "–",
             ]
         )
     return _lines(lines)
@@ -114,7 +116,7 @@ def short_markdown(found: Sequence[Standing]) -> str:
     lines = [head, ["---"] * len(head)]
     for one in found:
         page = f"[{one.claim.page.partition('_')[0]}](notebooks/{one.claim.page}.ipynb)" if one.study else "–"
-        lines.append([f"**{one.claim.id}** {one.short}", _shortest(one.found) or "–", one.outcome, page])
+        lines.append([f"**{one.claim.id}** {one.claim.short}", _first(one.found) or "–", one.outcome, page])
     return _lines(lines)
 
 
@@ -147,18 +149,32 @@ def _lines(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _shortest(found: Sequence[str]) -> str:
-    """The first part of the shortest of several findings, and how many more there are."""
+def _command(one: Standing) -> str:
+    """What computes the rows that decide a claim, and the studies that decide parts of it."""
+    also = " and ".join(f"`{study}`" for study in one.claim.also)
+    return f"`hbanalysis run {one.study} --scale paper`" + (f", and {also} likewise" if also else "")
+
+
+def _first(found: Sequence[str]) -> str:
+    """The first part of the first of several findings, and how many more there are."""
     if not found:
         return ""
-    first = min(found, key=len).partition(";")[0]
+    first = found[0].partition(";")[0]
     return first if len(found) == 1 else f"{first} (and {len(found) - 1} more)"
+
+
+def _part(line: dict) -> str:
+    """Which part of its claim a line is about, as words to set behind what was trained; empty where it is the whole."""
+    part = line["claim"].partition(" ")[2]
+    return f", {_PARTS.get(part, part)}" if part else ""
 
 
 def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
     criteria = paper.criteria()
-    deciding = [line for line in lines if line["scale"] in criteria.rules["deciding_scales"]]
-    outcomes = {line["trained"]: line["verdict"] for line in deciding}
+    # A claim that one exception refutes is decided at any scale.
+    scales = criteria.rules["deciding_scales"]
+    deciding = [line for line in lines if line["scale"] in scales or line["verdict"] == verdicts.NOT_REPRODUCED]
+    outcomes = {line["trained"] + _part(line): line["verdict"] for line in deciding}
     if len(set(outcomes.values())) > 1:
         outcome = "; ".join(f"{name}: {verdict}" for name, verdict in outcomes.items())
     else:
@@ -167,15 +183,13 @@ def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
     for line in sorted(lines, key=lambda line: scale_order(line["scale"])):
         direction = line["same direction here"]
         if line["scale"] and line not in deciding and direction and direction != _SILENT:
-            part = line["claim"].replace(",", "").split()[1:]
-            ratio = ["fixed lr / B"] if line["trained"].endswith("fixed lr / B") else []
-            where = ", ".join([line["scale"], *part, *ratio])
+            ratio = ", fixed lr / B" if line["trained"].endswith("fixed lr / B") else ""
+            where = line["scale"] + _part(line) + ratio
             others.setdefault(where, set()).add(direction)
     known = claim.study in studies.names() and (NOTEBOOKS / f"{claim.page}.ipynb").is_file()
     return Standing(
         claim,
-        criteria.claims[claim.id].claim,
-        tuple(f"{line['trained']}: {_found(line)}" for line in deciding),
+        tuple(f"{line['trained']}{_part(line)}: {_found(line)}" for line in deciding),
         outcome,
         tuple(
             f"{scale}: {directions.pop() if len(directions) == 1 else 'mixed'}" for scale, directions in others.items()

@@ -1,17 +1,17 @@
 """The criteria of single claims as computations on a design of batch sizes and seeds."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hbanalysis import paper
+from hbanalysis.claims.planned import Asked
 from hbanalysis.store import Row
+from hbanalysis.tables.designs import Design
 from hbanalysis.tables.frames import Family, of_the_paper_for
 from hbanalysis.trends import Interval, Trend, log_slope, rank_trend, t_interval
 
-# A rank trend needs three batch sizes to say more than a sign.
-_FEWEST_SIZES = 3
+_FIXED = 256  # the smaller batch size of the paper's contrast in accuracy, for C1
 
 
 @dataclass(frozen=True)
@@ -29,62 +29,6 @@ class Part:
     value: str
     demanded: str
     met: bool | None
-
-
-@dataclass(frozen=True)
-class Design:
-    """Rows as batch sizes crossed with seeds, complete.
-
-    Attributes:
-        batch_sizes: in order.
-        seeds: those that hold every one of the batch sizes.
-        cells: rows by batch size and seed, incomplete ones too.
-    """
-
-    batch_sizes: tuple[int, ...]
-    seeds: tuple[int, ...]
-    cells: Mapping[tuple[int, int], Row]
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], seeds_needed: int) -> "Design":
-        """The design that rows of one family fill.
-
-        Batch sizes are those measured with as many seeds as a criterion demands, if these are at least three;
-        else the number of seeds is lowered until they are, or until no batch size is left out.
-        """
-        cells = _by_batch_and_seed(rows)
-        counts = Counter(size for size, _ in cells)
-        sizes: list[int] = []
-        for enough in range(seeds_needed, 0, -1):
-            found = sorted(size for size, count in counts.items() if count >= enough)
-            if len(found) > len(sizes):
-                sizes = found
-            if len(sizes) >= _FEWEST_SIZES:
-                break
-        return cls._complete(sizes, cells)
-
-    @classmethod
-    def pair(cls, rows: Sequence[Row], smaller: int) -> "Design":
-        """The design of one batch size and the largest one above it."""
-        cells = _by_batch_and_seed(rows)
-        largest = max((size for size, _ in cells), default=smaller)
-        return cls._complete(sorted({smaller, largest}), cells)
-
-    @classmethod
-    def _complete(cls, sizes: Sequence[int], cells: Mapping[tuple[int, int], Row]) -> "Design":
-        seeds = sorted({seed for _, seed in cells})
-        full = tuple(seed for seed in seeds if all((size, seed) in cells for size in sizes))
-        return cls(tuple(sizes), full, cells)
-
-    def measured(self, size: int, seed: int) -> dict:
-        """What was measured in a cell at its target loss."""
-        return self.cells[size, seed].values["at_target"]
-
-    def left_out(self) -> str:
-        """How many rows of these batch sizes are of incomplete seeds and so do not enter, in words."""
-        here = sum(size in self.batch_sizes for size, _ in self.cells)
-        incomplete = here - len(self.batch_sizes) * len(self.seeds)
-        return f"{incomplete} rows of incomplete seeds left out" if incomplete > 0 else ""
 
 
 @dataclass(frozen=True)
@@ -114,10 +58,10 @@ class Measured:
     refuted: bool = False
 
 
-def larger_spectrum(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
+def larger_spectrum(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     """K1: the largest eigenvalue and the whole top of the spectrum grow with the batch size (training loss)."""
     limits = paper.criteria().claims["K1"].thresholds
-    design = Design.of(rows, seeds_needed)
+    design = Design.of(rows, asked.seeds, asked.batch_sizes)
     if len(design.batch_sizes) < 2 or not design.seeds:
         return None
     smallest, largest = design.batch_sizes[0], design.batch_sizes[-1]
@@ -167,11 +111,14 @@ def larger_spectrum(one: Family, rows: Sequence[Row], seeds_needed: int) -> Meas
     )
 
 
-def accuracy_contrast(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
-    """K2: test accuracy at the largest batch size minus that at a fixed one, in points."""
+def accuracy_contrast(asked: Asked, rows: Sequence[Row]) -> Measured | None:
+    """K2: test accuracy at the largest batch size minus that at a fixed one, in points.
+
+    An effect as large as the claim's is the paper's own for the network or, where it prints none, for C1.
+    """
     fixed = paper.criteria().claims["K2"].thresholds["contrast_from"]
-    reference = int(fixed.get(one.network, fixed["default"]))
-    design = Design.pair(rows, reference)
+    reference = int(fixed.get(asked.family.network, fixed["default"]))
+    design = Design.pair(rows, reference, [reference, *asked.batch_sizes[-1:]])
     largest = design.batch_sizes[-1]
     if largest <= reference or not design.seeds:
         return None
@@ -190,41 +137,49 @@ def accuracy_contrast(one: Family, rows: Sequence[Row], seeds_needed: int) -> Me
         interval,
         (part,),
         design,
-        size=_paper_contrast(one, reference, largest),
+        size=_paper_contrast(asked.family, reference, largest),
     )
 
 
-def less_robust(one: Family, rows: Sequence[Row], seeds_needed: int) -> Measured | None:
-    """K4: accuracy under FGSM on the test set falls with the batch size, for every strength measured.
-
-    The effect shown is that of the first strength; the conditions must hold for each.
-    """
-    design = Design.of(rows, seeds_needed)
+def less_robust(asked: Asked, rows: Sequence[Row]) -> Measured | None:
+    """K4: accuracy under FGSM on the test set falls with the batch size; see `falling_accuracy`."""
+    design = Design.of(rows, asked.seeds, asked.batch_sizes)
     if len(design.batch_sizes) < 2 or not design.seeds:
         return None
-    strengths = list(_under_fgsm(design.measured(design.batch_sizes[0], design.seeds[0])))
-    if not strengths:
-        return None
-    return falling_accuracy(design, "FGSM", strengths, _under_fgsm, "under PGD-50: see K4 survives, 05_attacks")
+    return falling_accuracy(design, "FGSM", _under_fgsm, "under PGD-50: see K4 survives, 05_attacks")
 
 
 def falling_accuracy(
-    design: Design,
-    attack: str,
-    strengths: Sequence[float],
-    accuracies: Callable[[dict], Mapping[float, float]],
-    remark: str = "",
-) -> Measured:
-    """The conditions of K4 under an attack of one or several strengths.
+    design: Design, attack: str, accuracies: Callable[[dict], Mapping[float, float]], remark: str = ""
+) -> Measured | None:
+    """The conditions of K4 under an attack, demanded at every strength at which they can be met.
+
+    A strength at which even the smallest batch size keeps less accuracy than the demanded drop cannot show it. Such
+    strengths are named and left out; where all are, the rows cannot tell. The effect shown is that of the first of the
+    others.
 
     Args:
         design: at least two batch sizes and one seed.
         attack: its name.
-        strengths: those for which the conditions must hold; the effect is that of the first.
         accuracies: test accuracy in percent by strength, from what was measured in a cell.
         remark: what the test leaves open.
     """
     limits = paper.criteria().claims["K4"].thresholds
+    drop = float(limits["drop_points_at_least"])
+    kept = {
+        epsilon: sum(accuracies(design.measured(design.batch_sizes[0], s))[epsilon] for s in design.seeds)
+        / len(design.seeds)
+        for epsilon in accuracies(design.measured(design.batch_sizes[0], design.seeds[0]))
+    }
+    if not kept:
+        return None
+    floor = {epsilon: accuracy for epsilon, accuracy in kept.items() if accuracy < drop}
+    strengths = [epsilon for epsilon in kept if epsilon not in floor] or list(floor)
+    hopeless = strengths == list(floor)
+    if floor:
+        said = ", ".join(f"{accuracy:.1f} % at {epsilon:g}" for epsilon, accuracy in floor.items())
+        least = f"too little left at B = {design.batch_sizes[0]} to fall by {drop:g} points: {said}"
+        remark = f"{remark}; {least}" if remark else least
     smallest, largest = design.batch_sizes[0], design.batch_sizes[-1]
     parts: list[Part] = []
     falls: list[list[float]] = []
@@ -238,16 +193,21 @@ def falling_accuracy(
         interval = _interval(change)
         at = f", {attack} {epsilon:g}"
         parts += _trend_parts(trend, f"<= {limits['rho_at_most']:g}", trend.rho <= limits["rho_at_most"], at)
-        met = interval.mean <= -limits["drop_points_at_least"] and interval.below(0.0)
+        met = interval.mean <= -drop and interval.below(0.0)
         parts.append(
             Part(
                 f"accuracy at B = {largest} minus B = {smallest}, points{at}",
                 _shown(interval),
-                f"<= -{limits['drop_points_at_least']:g}, interval below 0",
+                f"<= -{drop:g}, interval below 0",
                 None if interval.low is None else met,
             )
         )
         falls.append(change)
+    if hopeless:
+        parts = [
+            Part(f"accuracy at B = {smallest}, {attack} {epsilon:g}", f"{accuracy:.3g}", f">= {drop:g}", None)
+            for epsilon, accuracy in floor.items()
+        ]
     return Measured(
         f"test accuracy under {attack} {strengths[0]:g}, B = {largest} minus B = {smallest}, points",
         tuple(falls[0]),
@@ -255,15 +215,9 @@ def falling_accuracy(
         _interval(falls[0]),
         tuple(parts),
         design,
-        size=-float(limits["drop_points_at_least"]),
+        size=-drop,
         remark=remark,
     )
-
-
-def _by_batch_and_seed(rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
-    # Where a training was measured twice, the row with more eigenvalues counts.
-    ordered = sorted(rows, key=lambda row: len(row.values["at_target"].get("spectrum_train") or []))
-    return {(row.config["training"]["batch_size"], row.config["training"]["seed"]): row for row in ordered}
 
 
 def _interval(values: Sequence[float]) -> Interval:
@@ -294,15 +248,16 @@ def _under_fgsm(measured: dict) -> dict[float, float]:
     return {attack["epsilon"]: 100 * attack["accuracy_test"] for attack in measured.get("fgsm") or []}
 
 
-def _paper_contrast(one: Family, reference: int, largest: int) -> float | None:
-    """The same contrast in the paper's tables, in points; `None` where they do not hold it."""
+def _paper_contrast(one: Family, reference: int, largest: int) -> float:
+    """The same contrast in the paper's tables, in points; that of C1 from 256 to 2048 where they do not hold it."""
     table = of_the_paper_for(one)
-    if table.empty:
-        return None
-    accuracy = table.set_index("batch_size")["accuracy_test"]
-    if reference not in accuracy.index or largest not in accuracy.index:
-        return None
-    return float(100 * (accuracy[largest] - accuracy[reference]))
+    if not table.empty:
+        accuracy = 100 * table.set_index("batch_size")["accuracy_test"]
+        if reference in accuracy.index and largest in accuracy.index:
+            return float(accuracy[largest] - accuracy[reference])
+    table = paper.table("table1")
+    accuracy = table[table["network"] == "C1"].set_index("batch_size")["accuracy_test"]
+    return float(accuracy[accuracy.index.max()] - accuracy[_FIXED])
 
 
 def _shown(interval: Interval) -> str:

@@ -2,8 +2,8 @@
 
 The seed is the unit: every effect is computed within a seed, and an interval is Student's over the seeds'
 effects. Only rows at the paper's scale decide, and only with as many seeds as the criteria demand; rows of
-smaller scales say whether the effect has the same direction there. Trainings that did not reach their
-target loss enter no verdict.
+smaller scales say whether the effect has the same direction there. A trend decides once the smallest and the
+largest batch size of the preset are in it. Trainings that did not reach their target loss enter no verdict.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ import pandas as pd
 from hbanalysis import paper
 from hbanalysis.claims.attack_rules import no_difference, survives
 from hbanalysis.claims.dynamics_rules import follows_along_training, not_at_a_saddle, up_to_the_whole_set
+from hbanalysis.claims.planned import NO_VERDICT, Asked, asked
 from hbanalysis.claims.robust_rules import helps_and_costs, lower_curvature, negative_single_samples
 from hbanalysis.claims.scale_rules import scale_free
 from hbanalysis.claims.verdict_rules import Measured, Part, accuracy_contrast, larger_spectrum, less_robust
@@ -25,7 +26,7 @@ from hbanalysis.trends import Interval
 REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
 UNDECIDED, NOT_YET_RUN = "undecided", "not yet run"
 
-_TESTS: Mapping[str, Callable[[Family, Sequence[Row], int], Measured | None]] = {
+_TESTS: Mapping[str, Callable[[Asked, Sequence[Row]], Measured | None]] = {
     "K1": larger_spectrum,
     "K2": accuracy_contrast,
     "K3": not_at_a_saddle,
@@ -83,7 +84,7 @@ class Verdict:
         criterion: the text that decides.
         parts: the single conditions of the criterion, and whether each is met.
         outcome: reproduced, partly, not reproduced, undecided or not yet run.
-        decides: whether these rows may decide: the paper's scale and enough seeds.
+        decides: whether these rows may decide: the paper's scale, enough seeds, and the ends of the preset.
         same_direction: "yes", "no", "mixed", or why the rows cannot say.
         remark: what limits the verdict, in words.
     """
@@ -158,7 +159,7 @@ def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFr
         InputError: an unknown claim.
     """
     lines = []
-    titles = distinct_titles(families(rows))
+    titles, deciding = distinct_titles(families(rows)), paper.criteria().rules["deciding_scales"]
     present = {row.study for row in rows}
     if claims is None:
         known = [claim for claim in _TESTS if _STUDIES.get(claim, _BATCH_SIZES) in present]
@@ -174,7 +175,7 @@ def table(rows: Sequence[Row], claims: Sequence[str] | None = None) -> pd.DataFr
                     "mean": "" if one.effect is None else f"{one.effect:.3g}",
                     "95 % interval": _ends(one.interval),
                     "seeds": one.n_seeds,
-                    "verdict": one.outcome,
+                    "verdict": one.outcome if not one.family or one.scale in deciding else NO_VERDICT,
                     "same direction here": one.same_direction,
                     "remark": one.remark,
                 }
@@ -202,18 +203,21 @@ def parts_table(found: Sequence[Verdict]) -> pd.DataFrame:
 
 def _judge(blank: Verdict, one: Family, rows: Sequence[Row]) -> Verdict:
     criteria = paper.criteria()
-    needed = criteria.seeds_needed(_PART_OF.get(blank.claim, blank.claim), one.network)
+    wanted = asked(_PART_OF.get(blank.claim, blank.claim), _STUDIES.get(blank.claim, _BATCH_SIZES), one)
     ended = reached(rows)
     lost = len(rows) - len(ended)
     remarks = [f"{lost} trainings did not reach the target loss" if lost else ""]
     deciding = one.scale in criteria.rules["deciding_scales"]
-    test = _TESTS[blank.claim](one, ended, needed)
+    test = _TESTS[blank.claim](wanted, ended)
     if test is None:
         remarks.append("these rows lack what the criterion compares")
         return replace(blank, family=one, scale=one.scale, same_direction="cannot tell", remark=_joined(remarks))
-    enough = len(test.effects) >= needed
+    enough = len(test.effects) >= wanted.seeds
     if deciding and not enough:
-        remarks.append(f"{len(test.effects)} of the {needed} seeds that the criterion demands")
+        remarks.append(f"{len(test.effects)} of the {wanted.seeds} seeds that the criterion demands")
+    lacking = test.design.lacking if deciding else ()
+    if lacking:
+        remarks.append(f"B = {', '.join(map(str, lacking))} must be in it, with {wanted.seeds} seeds")
     return replace(
         blank,
         family=one,
@@ -223,8 +227,8 @@ def _judge(blank: Verdict, one: Family, rows: Sequence[Row]) -> Verdict:
         interval=test.interval if test.interval.low is not None else None,
         n_seeds=len(test.effects),
         parts=test.parts,
-        outcome=_outcome(test, deciding, enough),
-        decides=deciding and enough,
+        outcome=_outcome(test, deciding, enough and not lacking),
+        decides=deciding and enough and not lacking,
         same_direction=_direction(test),
         remark=_joined([*remarks, test.design.left_out(), test.remark]),
     )
@@ -240,7 +244,7 @@ def _outcome(test: Measured, deciding: bool, enough: bool) -> str:
         return NOT_REPRODUCED
     if all(part.met for part in test.parts):
         return REPRODUCED
-    if any(part.met is None for part in test.parts):
+    if not any(part.met is False for part in test.parts):
         return UNDECIDED
     if all(test.signs):
         return PARTLY

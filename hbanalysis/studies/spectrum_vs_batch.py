@@ -122,6 +122,9 @@ PRESETS: dict[str, tuple[Block, ...]] = {
     ),
 }
 
+# Accuracies of C1 differ by so little that these two batch sizes are compared over five seeds (claim K2).
+_CONTRAST = Block(_C1, (256, 2048), (3, 4), Measure(epsilons=_CIFAR_EPSILONS))
+
 
 class SpectrumVsBatch(Study):
     """Train to loss 1e-3 at several batch sizes; compare top eigenvalues, landscapes and FGSM accuracy."""
@@ -154,6 +157,11 @@ class SpectrumVsBatch(Study):
 
     def _cells(self, scale: str, chosen: Mapping[str, Any]) -> list[Cell]:
         found = [BatchSizeCell(config, changed(block.measure, chosen)) for block, config in trainings(scale, chosen)]
+        if scale == "paper" and any(block.base == _C1 for block in blocks(scale, chosen)):
+            for size, seed in product(_CONTRAST.batch_sizes, _CONTRAST.seeds):
+                if size in chosen.get("batch_sizes", [size]) and seed in chosen.get("seeds", [seed]):
+                    config = changed(_CONTRAST.base, {**chosen, "batch_size": size, "seed": seed})
+                    found.append(BatchSizeCell(config, changed(_CONTRAST.measure, chosen)))
         return list(dict.fromkeys(found))
 
     def costs(self, cell: Cell) -> Costs:

@@ -135,7 +135,8 @@ def held_equal(group: Sequence[Row]) -> dict[tuple[int, int], dict[str, list[flo
         group: Rows of plain trainings of one family.
 
     Returns:
-        For each pair of batch sizes, larger first, the ratios by place: ``"loss 0.001"``, ``"epoch 12"``, ``"step 9"``.
+        For each pair of batch sizes, larger first, the ratios by place: ``"loss 0.001"``, ``"the last common epoch"``,
+        ``"the last common step"``.
     """
     found: dict[tuple[int, int], dict[str, list[float]]] = {}
     cells = {(r.config["training"]["batch_size"], r.config["training"]["seed"]): r for r in group}
@@ -151,7 +152,7 @@ def held_equal(group: Sequence[Row]) -> dict[tuple[int, int], dict[str, list[flo
             ]
         for unit in ("epoch", "step"):
             ends = [min(pair[0].values["course"][-1][unit], pair[1].values["course"][-1][unit]) for pair in pairs]
-            places[f"{unit} {np.mean(ends):.4g}"] = [
+            places[f"the last common {unit}"] = [
                 _interpolated(large, unit, end) / _interpolated(small, unit, end)
                 for (small, large), end in zip(pairs, ends, strict=True)
             ]

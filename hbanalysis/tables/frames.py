@@ -83,9 +83,13 @@ def scale_order(scale: str) -> int:
 
 def family(row: Row) -> Family:
     """The family of a row."""
-    training = row.config["training"]
+    return family_of(row.scale, row.config["training"])
+
+
+def family_of(scale: str, training: Mapping[str, Any]) -> Family:
+    """The family of a training's configuration at a scale."""
     setting = tuple(sorted((k, _hashable(v)) for k, v in training.items() if k not in _NO_SETTING))
-    return Family(row.scale, training["network"], training["dataset"], setting)
+    return Family(scale, training["network"], training["dataset"], setting)
 
 
 def families(rows: Iterable[Row]) -> dict[Family, list[Row]]:

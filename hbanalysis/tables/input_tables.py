@@ -8,6 +8,7 @@ import pandas as pd
 
 from hbanalysis import paper
 from hbanalysis.store import Row
+from hbanalysis.tables.designs import FEWEST_SIZES, Design
 from hbanalysis.tables.frames import Family, distinct_titles, families
 from hbanalysis.trends import Interval, spearman, t_interval
 
@@ -163,6 +164,8 @@ def correlations(
 ) -> dict[Family, dict[str, tuple[float, ...]]]:
     """Return for each family and predictor the rank correlation with accuracy over batch sizes, one for each seed.
 
+    The batch sizes are the same in every seed, see `Design.of`; fewer than three have no correlation.
+
     Args:
         rows: Rows of `input_curvature`.
         weights: See `measured_inputs`.
@@ -170,11 +173,13 @@ def correlations(
     """
     found: dict[Family, dict[str, tuple[float, ...]]] = {}
     for one, group in families(measured_rows(rows)).items():
-        frame = measured_inputs(group, weights)
-        seeds = [cells for _, cells in frame.groupby("seed") if cells["batch_size"].nunique() >= 3]
+        design = Design.of(group, paper.criteria().seeds_needed("K5", one.network))
         found[one] = {}
+        if len(design.batch_sizes) < FEWEST_SIZES or not design.seeds:
+            continue
+        seeds = [cells for _, cells in measured_inputs(design.rows, weights).groupby("seed")]
         for column in PREDICTORS:
-            if seeds and not any(cells[column].isna().any() for cells in seeds):
+            if not any(cells[column].isna().any() for cells in seeds):
                 rhos = [spearman(cells[column].tolist(), cells[under].tolist()) for cells in seeds]
                 found[one][column] = tuple(rhos)
     return found

@@ -18,6 +18,7 @@ _QUANTITIES = {
     "products": "products",
     "converged": "converged",
 }
+_UNIT = 2.0**-24  # rounding of single precision relative to a value: no bound says more of a product than its rounding
 
 
 def measured(rows: Iterable[Row]) -> list[Row]:
@@ -37,7 +38,7 @@ def by_mode(rows: Iterable[Row]) -> pd.DataFrame:
         Columns ``scale``, ``trained``, ``batch_size``, ``seed``, ``status``, ``mode``, ``statistics of`` (samples that
         share them; empty in eval mode), ``samples``, ``loss``, ``gradient norm``, ``lambda1``, ``bound``,
         ``lambda1 / loss``, ``smallest eigenvalue``, ``slope along filters``, ``curvature along filters``, ``products``,
-        ``converged``.
+        ``converged``. ``bound`` is that of the eigenvalue or the rounding of single precision, whichever is larger.
     """
     found = groups(rows)
     titles = distinct_titles(found)
@@ -51,7 +52,11 @@ def by_mode(rows: Iterable[Row]) -> pd.DataFrame:
                 values = row.values[mode]
                 line = {"mode": LABELS[mode], "statistics of": values["batch_size"], "samples": values["samples"]}
                 largest = values["spectrum"][0]
-                line |= {"lambda1": largest, "bound": values["bounds"][0], "lambda1 / loss": largest / values["loss"]}
+                line |= {
+                    "lambda1": largest,
+                    "bound": max(values["bounds"][0], _UNIT * largest),
+                    "lambda1 / loss": largest / values["loss"],
+                }
                 lines.append(place | line | {text: values[name] for name, text in _QUANTITIES.items()})
     first = ["scale", "trained", "batch_size", "seed", "status", "mode", "statistics of", "samples"]
     middle = ["loss", "gradient norm", "lambda1", "bound", "lambda1 / loss", "smallest eigenvalue"]

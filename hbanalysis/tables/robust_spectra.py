@@ -29,7 +29,7 @@ def curvature(rows: Sequence[Row]) -> pd.DataFrame:
                 continue
             clean = [row.values["clean"] for row in chosen]
             own = [row.values["own"] for row in chosen if row.values["own"]]
-            ratios = [math.exp(value) for value in log_ratios(group, name, 1)]
+            ratios = _ratios(group, name)
             line: dict[str, Any] = {
                 "scale": one.scale,
                 "trained": one.title,
@@ -76,11 +76,23 @@ def flatter(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def log_ratios(rows: Sequence[Row], model: str, top: int) -> list[float]:
-    """Return for each seed the log of the sum of a model's ``top`` eigenvalues over the control's (clean loss)."""
-    found = {(row.config["model"], row.config["training"]["seed"]): row.values["clean"]["spectrum"] for row in rows}
-    seeds = sorted({seed for name, seed in found if name == model and (CONTROL, seed) in found})
-    return [math.log(sum(found[model, seed][:top]) / sum(found[CONTROL, seed][:top])) for seed in seeds]
+def log_ratios(rows: Sequence[Row], top: int) -> dict[int, dict[str, float]]:
+    """Return by seed and robust model the log of the sum of ``top`` eigenvalues over the control's (clean loss).
+
+    Seeds that lack the control or one of the five models are left out.
+    """
+    found = {(row.config["training"]["seed"], row.config["model"]): row.values["clean"]["spectrum"] for row in rows}
+    seeds = sorted({seed for seed, _ in found})
+    whole = [seed for seed in seeds if all((seed, name) in found for name in (CONTROL, *ATTACKS))]
+    sums = {key: sum(spectrum[:top]) for key, spectrum in found.items()}
+    return {seed: {name: math.log(sums[seed, name] / sums[seed, CONTROL]) for name in ATTACKS} for seed in whole}
+
+
+def _ratios(rows: Sequence[Row], model: str) -> list[float]:
+    """Return for each seed that has both the lambda1 of a model over the control's."""
+    found = {(row.config["training"]["seed"], row.config["model"]): row.values["clean"]["spectrum"] for row in rows}
+    seeds = sorted(seed for seed, name in found if name == model and (seed, CONTROL) in found)
+    return [found[seed, model][0] / found[seed, CONTROL][0] for seed in seeds]
 
 
 def single_samples(rows: Sequence[Row]) -> pd.DataFrame:

@@ -15,7 +15,8 @@ from hbanalysis.errors import InputError
 from hbanalysis.tables import attack_tables
 from tests.strength_rows import strength_row, strength_rows
 
-SIZES, FIVE = (64, 256, 1024), range(5)
+SIZES, FIVE = (64, 256, 2048), range(5)
+ALL = (64, 128, 256, 512, 1024, 2048)  # K14 is about every cell of the preset
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +26,8 @@ def _closed_figures():
 
 
 def falling(points, low=0.5):
-    """Accuracy under PGD falls by so many points from B = 64 to 1024, at both sizes of the attack."""
-    return lambda b, s: {"pgd": [start - points / 100 * math.log2(b / 64) / 4 for start in (low + 0.01 * s, low)]}
+    """Accuracy under PGD falls by so many points from B = 64 to 2048, at both sizes of the attack."""
+    return lambda b, s: {"pgd": [start - points / 100 * math.log2(b / 64) / 5 for start in (low + 0.01 * s, low)]}
 
 
 @pytest.mark.parametrize(
@@ -36,14 +37,14 @@ def falling(points, low=0.5):
         (falling(4), "partly", "yes"),
         (falling(-10), "not reproduced", "no"),
         (falling(0), "not reproduced", "no"),
-        (lambda b, s: {"pgd": [0.5 - (b == 1024) * (0.2 * (s - 1)), 0.5 - (b == 1024) * 0.2]}, "undecided", "mixed"),
+        (lambda b, s: {"pgd": [0.5 - (b == 2048) * (0.2 * (s - 1)), 0.5 - (b == 2048) * 0.2]}, "undecided", "mixed"),
     ],
 )
 def test_k4_survives_if_the_strong_attack_shows_the_same(law, outcome, direction):
     (found,) = verdicts.verdicts("K4 survives", strength_rows(SIZES, FIVE, law))
     assert (found.outcome, found.same_direction, found.n_seeds) == (outcome, direction, 5)
     assert found.criterion == paper.criteria().claims["K4"].text
-    assert found.measure == "test accuracy under PGD-50 (5 restarts) 0.1, B = 1024 minus B = 64, points"
+    assert found.measure == "test accuracy under PGD-50 (5 restarts) 0.1, B = 2048 minus B = 64, points"
 
 
 def test_k4_survives_only_where_every_size_that_can_fall_falls():
@@ -76,29 +77,31 @@ def test_k4_of_the_batch_size_study_is_judged_apart():
         (lambda b, s: {"ten": -0.019}, "reproduced", "yes"),
         (lambda b, s: {"ten": 0.02}, "not reproduced", "no"),
         (lambda b, s: {"ten": -0.1}, "not reproduced", "no"),
-        # One cell of fifteen refutes, however the seeds scatter; and so does the training set alone.
+        # One cell of thirty refutes, however the seeds scatter; and so does the training set alone.
         (lambda b, s: {"ten": 0.9 * (b == 256 and s == 3)}, "not reproduced", "mixed"),
         (lambda b, s: {"ten": 0.0, "ten_train": 0.05}, "not reproduced", "no"),
     ],
 )
 def test_k14_holds_in_every_cell_or_not_at_all(law, outcome, direction):
-    (found,) = verdicts.verdicts("K14", strength_rows(SIZES, FIVE, law))
+    (found,) = verdicts.verdicts("K14", strength_rows(ALL, FIVE, law))
     assert (found.outcome, found.same_direction, found.n_seeds) == (outcome, direction, 5)
     assert len(found.parts) == 4 and (found.outcome == "reproduced") == all(part.met for part in found.parts)
 
 
 def test_k14_names_the_worst_cell_and_the_other_reading():
-    rows = strength_rows(SIZES, FIVE, lambda b, s: {"ten": 0.05 * (b == 256 and s == 3), "free": 0.11})
+    rows = strength_rows(ALL, FIVE, lambda b, s: {"ten": 0.05 * (b == 256 and s == 3), "free": 0.11})
     found = verdicts.verdict("K14", rows)
     worst = next(part for part in found.parts if part.name.startswith("FGSM minus FGSM-10, test set, 0.1"))
     assert worst.value == "5 (B = 256, seed 3)" and worst.met is False
     assert found.effect == pytest.approx(1.0)  # 5 points in one seed of five
-    assert found.remark == "1 of 15 cells at 2 points or more; up to 11 where FGSM is not clamped"
+    assert found.remark == "1 of 30 cells at 2 points or more; up to 11 where FGSM is not clamped"
 
 
 def test_k14_needs_every_cell_and_every_seed():
-    rows = strength_rows(SIZES, FIVE, lambda b, s: {"ten": 0.001})
+    rows = strength_rows(ALL, FIVE, lambda b, s: {"ten": 0.001})
     assert verdicts.verdict("K14", rows[:-1]).outcome == "undecided"
+    without = [row for row in rows if row.config["training"]["batch_size"] != 128]
+    assert verdicts.verdict("K14", without).outcome == "undecided"
     few = verdicts.verdict("K14", strength_rows(SIZES, range(2), lambda b, s: {"ten": 0.3}))
     assert (few.outcome, few.same_direction) == ("undecided", "no") and "2 of the 5 seeds" in few.remark
     broken = strength_rows(SIZES, FIVE, lambda b, s: {"ten": 0.3})[:-1]
@@ -116,14 +119,15 @@ def test_smaller_scales_only_tell_the_direction():
 
 
 def test_trainings_above_the_target_enter_no_verdict():
-    rows = strength_rows(SIZES, FIVE, lambda b, s: {"ten": 0.001})
-    rows += [strength_row(2048, s, ten=0.5, status="cap") for s in FIVE] + [strength_row(512, 0, status="diverged")]
-    found = verdicts.verdict("K14", rows)
-    assert found.outcome == "reproduced" and "6 trainings did not reach" in found.remark
+    rows = strength_rows(ALL, FIVE, lambda b, s: {"ten": 0.001})
+    rows[-5:] = [strength_row(2048, s, ten=0.5, status="cap") for s in FIVE]
+    found = verdicts.verdict("K14", [*rows[:-1], strength_row(2048, 4, status="diverged")])
+    assert found.outcome == "undecided" and "5 trainings did not reach" in found.remark
+    assert found.effect < 1
 
 
 def test_the_table_of_verdicts_holds_both():
-    table = verdicts.table(strength_rows(SIZES, FIVE, falling(20)))
+    table = verdicts.table(strength_rows(ALL, FIVE, falling(20)))
     assert table["claim"].tolist() == ["K4 survives", "K14"] and set(table["verdict"]) == {"reproduced"}
 
 

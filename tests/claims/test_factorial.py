@@ -1,11 +1,13 @@
 """Learning rate by batch size: worlds in which the answer is known, and the study's own design."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from hbanalysis import paper, plots, studies
 from hbanalysis.claims import factorial, scoreboard
+from hbanalysis.claims.planned import NO_VERDICT
 from hbanalysis.store import Row
 from hbanalysis.studies.learning_rate_factorial import PRESETS
 from tests.synthetic_rows import make_row
@@ -57,6 +59,21 @@ def test_a_known_cause_is_found(law, fixed_rate, fixed_ratio, verdict):
         assert table.loc["K1", "verdict"] == table.loc["K1", "here"] == verdict
 
 
+def test_a_seed_that_lacks_a_cell_of_the_design_does_not_decide():
+    rows = _rows(_by_batch)
+    few = [r for r in rows if _cell(r) in {(0.0025, 64), (0.01, 256), (0.04, 256)} or r.config["training"]["seed"] < 4]
+    table = factorial.table(few).set_index("claim")
+    assert table.loc["K1", "verdict"] == "undecided" and table.loc["K1", "here"] == "batch size itself"
+    diverged = [r for r in rows if _cell(r) != (0.04, 64)]
+    diverged += [replace(r, values=r.values | {"status": "diverged"}) for r in rows if _cell(r) == (0.04, 64)]
+    assert factorial.table(diverged).set_index("claim").loc["K1", "verdict"] == "batch size itself"
+
+
+def _cell(row):
+    training = row.config["training"]
+    return training["learning_rate"], training["batch_size"]
+
+
 def test_an_effect_that_wavers_around_zero_is_the_ratio_and_a_wide_one_is_undecided():
     def wavering(size):
         return lambda rate, batch, seed: _by_ratio(rate, batch, 0) * batch ** (size * (-1) ** seed * (1 + seed / 10))
@@ -67,7 +84,7 @@ def test_an_effect_that_wavers_around_zero_is_the_ratio_and_a_wide_one_is_undeci
 
 def test_smaller_scales_and_too_few_seeds_decide_nothing():
     small = factorial.table(_rows(_by_batch, scale="digits")).set_index("claim")
-    assert small.loc["K1", "verdict"] == "not yet run" and small.loc["K1", "here"] == "batch size itself"
+    assert small.loc["K1", "verdict"] == NO_VERDICT and small.loc["K1", "here"] == "batch size itself"
     few = factorial.table(_rows(_by_batch, seeds=range(3))).set_index("claim")
     assert few.loc["K1", "verdict"] == "undecided" and few.loc["K4", "here"] == "batch size itself"
 

@@ -137,7 +137,7 @@ def test_rounding_is_what_the_exact_softmax_takes_away():
 
 def test_a_correlation_has_no_interval_beyond_one():
     found = attack_findings.input_predictors(published("input_curvature"))
-    assert found.title.startswith("Against the paper")
+    assert found.title.startswith("Where it was measured, and against the paper")
     for line in found.lines:
         interval = found.interval(line)
         assert interval.low is None or -1 <= interval.low <= interval.high <= 1

@@ -5,6 +5,8 @@ import pytest
 from hbanalysis import paper, store
 from hbanalysis.claims import scoreboard, verdicts
 from hbanalysis.errors import StoreError
+from tests.input_rows import input_row
+from tests.strength_rows import strength_rows
 from tests.synthetic_rows import make_rows, rising
 
 
@@ -33,6 +35,20 @@ def test_networks_that_disagree_are_named():
     rows += make_rows([64, 256, 1024, 2048], [0], rising, scale="paper", dataset="cifar10")
     outcome = _by_claim(rows)["K1"].outcome
     assert "M1 on MNIST: reproduced" in outcome and "M1 on CIFAR-10: undecided" in outcome
+
+
+def test_parts_of_a_claim_stand_side_by_side():
+    rows = make_rows([64, 256, 2048], range(5), rising, scale="paper", dataset="mnist")
+    rows += strength_rows((64, 256, 2048), range(5), lambda b, s: {"pgd": [0.5 + b / 1e5, 0.4 + b / 1e5]})
+    found = _by_claim(rows)["K4"]
+    assert found.outcome == "M1 on MNIST: reproduced; M1 on MNIST, under PGD: not reproduced"
+    assert [text.partition(":")[0] for text in found.found] == ["M1 on MNIST", "M1 on MNIST, under PGD"]
+
+
+def test_an_exception_at_a_small_scale_reaches_the_table():
+    rows = [input_row(16, 0, scale="paper", samples=1000), input_row(16, 0, samples=30, exceptions=2)]
+    assert _by_claim(rows[:1])["K9"].outcome == verdicts.REPRODUCED
+    assert _by_claim(rows)["K9"].outcome == verdicts.NOT_REPRODUCED
 
 
 def test_a_claim_without_a_page_has_no_study(tmp_path, monkeypatch):

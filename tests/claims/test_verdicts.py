@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from hbanalysis import paper
+from hbanalysis import paper, studies
 from hbanalysis.claims import verdicts
 from hbanalysis.errors import InputError
 from tests.synthetic_rows import make_row, make_rows, rising
 
-SIZES = (64, 256, 1024)
+SIZES = (64, 256, 2048)
 FIVE = range(5)
 PAPER = {"scale": "paper", "dataset": "mnist"}
 
@@ -134,7 +134,7 @@ def test_k2_of_cr_starts_at_128_and_without_a_larger_batch_there_is_no_contrast(
 
 
 def _robust(step: float):
-    return lambda size, seed: {"fgsm": [(e, 0.6 - step * math.log2(size / 64) / 2 - e) for e in (0.1, 0.2)]}
+    return lambda size, seed: {"fgsm": [(e, 0.6 - step * math.log2(size / 64) / 2.5 - e) for e in (0.1, 0.2)]}
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_k4_must_hold_for_every_strength() -> None:
 
 def test_trainings_above_the_target_enter_no_verdict() -> None:
     rows = make_rows(SIZES, FIVE, _power_law(1.3), **PAPER)
-    rows += [make_row(2048, s, status="cap", lambda1=1e-6, **PAPER) for s in FIVE]
-    rows += [make_row(4096, 0, status="diverged", **PAPER)]
+    rows += [make_row(4096, s, status="cap", lambda1=1e-6, **PAPER) for s in FIVE]
+    rows += [make_row(8192, 0, status="diverged", **PAPER)]
     found = verdicts.verdict("K1", rows)
     assert found.outcome == "reproduced" and "6 trainings did not reach" in found.remark
 
@@ -176,6 +176,33 @@ def test_a_batch_size_with_more_seeds_does_not_push_the_others_out() -> None:
         (256, 1024), range(1), _power_law(1.3), **PAPER
     )
     assert verdicts.verdict("K1", rows).n_seeds == 1
+
+
+def test_nothing_is_decided_before_both_ends_of_the_preset_are_there() -> None:
+    rows = make_rows((64, 128, 256), FIVE, _power_law(1.3), **PAPER) + make_rows((1024,), (0,), rising, **PAPER)
+    found = verdicts.verdict("K1", rows)
+    assert (found.outcome, found.decides, found.same_direction) == ("undecided", False, "yes")
+    assert "B = 2048 must be in it, with 5 seeds" in found.remark and "B = 1024 left out" in found.remark
+    capped = [make_row(2048, s, status="cap", **PAPER) for s in range(1, 5)]
+    rows += [make_row(2048, 0, lambda1=9.0, **PAPER), *capped]
+    assert verdicts.verdict("K1", rows).outcome == "undecided"
+    contrast = verdicts.verdict("K2", make_rows((256, 1024), FIVE, _accuracy(9.0, 0.1), **C1))
+    assert contrast.outcome == "undecided" and "B = 2048 must be in it" in contrast.remark
+
+
+def test_a_condition_that_is_clearly_missed_is_not_hidden_by_one_that_is_open() -> None:
+    law = _power_law(-1.0, 0.01)
+    few = make_rows(SIZES, FIVE, lambda b, s: law(b, s) | {"spectrum": [law(b, s)["lambda1"]]}, **PAPER)
+    found = verdicts.verdict("K1", few)
+    assert any(part.met is None for part in found.parts) and found.outcome == "not reproduced"
+
+
+def test_a_contrast_of_nothing_is_told_from_one_that_is_too_wide_without_a_number_of_the_paper() -> None:
+    def law(spread: float):
+        return lambda b, s: {"accuracy_test": 0.99 + spread * (s - 2) * (b == 2048)}
+
+    assert verdicts.verdict("K2", make_rows((256, 2048), FIVE, law(1e-6), **PAPER)).outcome == "not reproduced"
+    assert verdicts.verdict("K2", make_rows((256, 2048), FIVE, law(0.01), **PAPER)).outcome == "undecided"
 
 
 def test_claims_without_a_test_or_rows_are_not_yet_run() -> None:
@@ -204,7 +231,8 @@ def test_unknown_claim_is_refused() -> None:
     [({"dataset": "svhn_extra", "network": "C1"}, "SVHN"), ({"activation": "softplus(20)"}, "smooth")],
 )
 def test_k10_is_k1_and_k4_on_its_own_families_alone(changes, part) -> None:
-    theirs = make_rows(SIZES, range(3), _power_law(1.3, 0.05), **{**PAPER, "network": "C1", **changes})
+    sizes = {"SVHN": (256, 1024, 16384), "smooth": (128, 512, 2048)}[part]
+    theirs = make_rows(sizes, range(3), _power_law(1.3, 0.05), **{**PAPER, "network": "C1", **changes})
     others = make_rows(SIZES, FIVE, _power_law(-1.0), **PAPER)
     if part == "smooth":
         theirs = [dataclasses.replace(row, study="smooth_activations") for row in theirs]
@@ -217,3 +245,16 @@ def test_k10_is_k1_and_k4_on_its_own_families_alone(changes, part) -> None:
     assert first.family.network == "M1" and first.outcome == "not reproduced"
     other = {"SVHN": "smooth", "smooth": "SVHN"}[part]
     assert verdicts.verdict(f"K10 {other}, K1", theirs).outcome == "not yet run"
+
+
+@pytest.mark.parametrize("network", ["C1", "C2", "M1", "CR"])
+def test_the_preset_holds_as_many_seeds_as_the_criteria_ask_for(network: str) -> None:
+    criteria, study = paper.criteria(), studies.get("spectrum_vs_batch")
+    seeds: dict[int, set[int]] = {}
+    dataset = {"M1": "mnist", "CR": "cifar100"}.get(network, "cifar10")
+    for cell in study.cells("paper", network=network, dataset=dataset):
+        seeds.setdefault(cell.training.batch_size, set()).add(cell.training.seed)
+    fixed = criteria.claims["K2"].thresholds["contrast_from"]
+    asked = {"K1": (min(seeds), max(seeds)), "K2": (fixed.get(network, fixed["default"]), max(seeds))}
+    for claim, sizes in asked.items():
+        assert all(len(seeds[size]) >= criteria.seeds_needed(claim, network) for size in sizes), claim

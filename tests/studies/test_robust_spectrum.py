@@ -1,10 +1,9 @@
 """The study of robust models' curvature: whole tiny cells, tables, figures and the verdicts K7 and K8."""
 
-import numpy as np
 import pytest
 
 from hbanalysis import checkpoints, data, plots, studies
-from hbanalysis.claims import verdicts
+from hbanalysis.claims import verdicts, weight_findings
 from hbanalysis.eigen import eigsh
 from hbanalysis.errors import InputError
 from hbanalysis.lineup import ATTACKS, CONTROL, ORIGINAL
@@ -89,7 +88,8 @@ def test_the_verdict_on_curvature():
 
     assert outcome([0.2] * 5) == "reproduced"
     assert outcome([0.2] * 4 + [3.0]) == "reproduced"
-    assert outcome([0.2] * 3 + [3.0] * 2) == "partly"
+    assert outcome([0.2] * 3 + [3.0] * 2) == "not reproduced"
+    assert outcome([0.8] * 5) == "partly"
     assert outcome([2.0] * 5) == "not reproduced"
     assert outcome([0.2] * 5, seeds=2) == "undecided"
 
@@ -98,7 +98,21 @@ def test_curvature_is_compared_with_the_control_of_the_same_seed():
     rows = [curved(CONTROL, 0, [4.0, 2.0]), curved(CONTROL, 1, [1.0, 1.0]), curved("FGSM", 1, [3.0, 1.0])]
     table = robust_spectra.curvature(rows).set_index("model")
     assert table.loc["FGSM", "ratio"] == pytest.approx(3.0) and table.loc[CONTROL, "ratio"] == pytest.approx(1.0)
-    assert robust_spectra.log_ratios(rows, "FGSM", 2) == pytest.approx([np.log(2.0)])
+    assert robust_spectra.log_ratios(rows, 2) == {}  # a seed enters with all five models
+
+
+def test_a_verdict_on_curvature_takes_seeds_that_have_every_model_and_both_measures():
+    def rows(seed, first, rest):
+        return [curved(name, seed, [first, rest, rest]) for name in ATTACKS] + [curved(CONTROL, seed, [1.0, 0.5, 0.5])]
+
+    whole = [row for seed in range(5) for row in rows(seed, 0.2, 0.1)]
+    broken = [curved(name, 5, [9.0, 9.0, 9.0]) for name in (CONTROL, "FGSM")]
+    found = verdicts.verdict("K7", [*whole, *broken])
+    assert (found.outcome, found.n_seeds) == ("reproduced", 5)
+    assert weight_findings.robust_curvature([*whole, *broken]) is not None
+    # The largest eigenvalue alone is lower: the criterion names the sum of the top as well.
+    found = verdicts.verdict("K7", [row for seed in range(5) for row in rows(seed, 0.2, 3.0)])
+    assert (found.outcome, found.same_direction) == ("not reproduced", "no")
 
 
 def test_flatter_models_are_counted_with_what_they_cost_in_loss():

@@ -299,8 +299,8 @@ def test_tables_compare_at_equal_loss_epoch_and_step():
         crossing["step"] *= 2
     table = dynamics.compared(rows).set_index("at equal")["ratio of lambda1"]
     assert table["loss 0.01"] == pytest.approx(4.0) and table["loss 0.001"] == pytest.approx(4.0)
-    assert table["epoch 4"] == pytest.approx(4.0)
-    assert table["step 400"] == pytest.approx(32.0 / 2.0)  # the larger batch is at its second state by then
+    assert table["the last common epoch"] == pytest.approx(4.0)
+    assert table["the last common step"] == pytest.approx(32.0 / 2.0)  # the larger batch is at its second state by then
     losses = dynamics.at_losses(rows)
     first = losses[(losses["loss"] == 1e-3) & (losses["batch_size"] == 64)].iloc[0]
     assert (first["lambda1"], first["lambda1 / loss"]) == pytest.approx((2.0, 2000.0))

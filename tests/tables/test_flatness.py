@@ -51,7 +51,7 @@ def row(size, seed, plain=1.0, scaled=1.0, filters=1.0, scale="mnist"):
 
 
 def rows(seeds=5, **law):
-    return [row(size, seed, **law) for size in (64, 256, 1024) for seed in range(seeds)]
+    return [row(size, seed, **law) for size in (64, 256, 2048) for seed in range(seeds)]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_the_error_along_the_axes_is_the_fourth_power():
 
 def test_reach_is_the_last_distance_that_is_right():
     table = flatness.reach(rows(seeds=2)).set_index(["plane", "axis", "batch_size"])
-    assert sorted(table.index.get_level_values("batch_size").unique()) == [64, 1024]
+    assert sorted(table.index.get_level_values("batch_size").unique()) == [64, 2048]
     steep = table.loc[("first two eigenvectors", 1, 64)]
     assert (steep["right to"], steep["wrong at"], steep["seeds"]) == (0.1, 0.5, 2)
     exact = table.loc[("first two eigenvectors", 2, 64)]
@@ -122,7 +122,7 @@ def test_a_negative_curvature_has_no_slope():
 
 def test_contours_draw_the_first_seed_of_both_batch_sizes():
     figure, data = plots.contours(rows(seeds=2))
-    assert set(data["seed"]) == {0} and sorted(data["batch_size"].unique()) == [64, 1024]
+    assert set(data["seed"]) == {0} and sorted(data["batch_size"].unique()) == [64, 2048]
     one = data[(data["batch_size"] == 64) & (data["a"] == 0.5) & (data["b"] == -0.5)].iloc[0]
     quadratic = 1 + 0.1 + 1 + 0.125 - 0.075
     assert one["quadratic"] == pytest.approx(quadratic)
@@ -136,8 +136,8 @@ def test_contours_draw_the_first_seed_of_both_batch_sizes():
 def test_scale_free_curvature_starts_at_one():
     _, data = plots.scale_free_vs_batch(rows(seeds=2, scaled=0.5))
     assert (data[data["batch_size"] == 64]["value"] == 1).all()
-    mine = data[(data["measure"] == "lambda1 of D H D") & (data["batch_size"] == 1024) & (data["seed"] == 1)]
-    ends = [row(size, 1, scaled=0.5).values["at_target"]["scaled_lambda1_train"] for size in (64, 1024)]
+    mine = data[(data["measure"] == "lambda1 of D H D") & (data["batch_size"] == 2048) & (data["seed"] == 1)]
+    ends = [row(size, 1, scaled=0.5).values["at_target"]["scaled_lambda1_train"] for size in (64, 2048)]
     assert mine["value"].item() == pytest.approx(ends[1] / ends[0])
 
 
@@ -152,7 +152,7 @@ def test_surfaces_are_data_for_the_script_and_words_for_everybody():
     page = BeautifulSoup(drawn._repr_html_(), "html.parser")
     figure = page.select_one("figure.loss-surface")
     content = json.loads(figure.select_one("script[type='application/json']").string)
-    assert [surface["name"] for surface in content["data"]] == ["batch size 64", "batch size 1024"]
+    assert [surface["name"] for surface in content["data"]] == ["batch size 64", "batch size 2048"]
     first, known = content["data"][0], row(64, 0).values["planes"]["eigenvectors"]["loss_train"]
     for i in range(len(T)):
         for j in range(len(T)):

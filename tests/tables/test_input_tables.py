@@ -4,6 +4,7 @@ import pytest
 
 from hbanalysis import paper
 from hbanalysis.claims import input_verdicts
+from hbanalysis.claims.planned import NO_VERDICT, Asked
 from hbanalysis.tables import input_tables
 from hbanalysis.tables.frames import families
 from tests.input_rows import input_row, input_rows, near_boundary
@@ -105,9 +106,9 @@ def _verdicts(rows, weights=None):
 
 def test_small_scales_decide_nothing(rows, weights):
     found = _verdicts(rows, weights)
-    assert found["K9"] == ("not yet run", "yes")
-    assert found["K5"] == ("not yet run", "yes")
-    assert found["K15"] == ("not yet run", "yes")
+    assert found["K9"] == (NO_VERDICT, "yes")
+    assert found["K5"] == (NO_VERDICT, "yes")
+    assert found["K15"] == (NO_VERDICT, "yes")
 
 
 def test_the_theorem_needs_a_thousand_samples_at_the_papers_scale():
@@ -134,8 +135,8 @@ def test_products_are_shown_and_decide_no_rank():
     assert _verdicts([row])["K9"] == ("undecided", "cannot tell")
 
 
-def _at_papers_scale(law, sizes=(16, 32, 128, 512), seeds=range(5)):
-    where = {"scale": "paper", "dataset": "mnist"}
+def _at_papers_scale(law, sizes=(16, 32, 512, 2048), seeds=range(5)):
+    where = {"scale": "paper", "dataset": "cifar10", "network": "C1"}
     rows = input_rows(list(sizes), list(seeds), law, **where)
     theta = make_rows(list(sizes), list(seeds), lambda b, s: {"lambda1": float(b)}, **where)
     return rows, input_tables.weight_curvatures(theta)
@@ -144,9 +145,9 @@ def _at_papers_scale(law, sizes=(16, 32, 128, 512), seeds=range(5)):
 def _law(batch_size, seed):
     # Accuracy falls with B; lambda1_x does not rise from 32 to 512 and follows no order.
     return {
-        "lambda1": {16: 1.0, 32: 3.0, 128: 0.5, 512: 2.0}[batch_size] + 0.01 * seed,
-        "fgsm": 0.9 - 0.001 * batch_size + 0.001 * seed,
-        "distance": 0.3 - 0.0003 * batch_size + 0.01 * (seed % 2),
+        "lambda1": {16: 1.0, 32: 3.0, 512: 2.0, 2048: 0.5}[batch_size] + 0.01 * seed,
+        "fgsm": 0.9 - 0.0003 * batch_size + 0.001 * seed,
+        "distance": 0.3 - 0.0001 * batch_size + 0.01 * (seed % 2),
     }
 
 
@@ -162,8 +163,13 @@ def test_a_curvature_that_robustness_follows_refutes_k5():
 
 
 def test_a_boundary_that_moves_away_refutes_k15():
-    rows, weights = _at_papers_scale(lambda b, s: _law(b, s) | {"distance": 0.1 + 1e-4 * b})
+    rows, weights = _at_papers_scale(lambda b, s: _law(b, s) | {"distance": 0.1 + 3e-5 * b})
     assert _verdicts(rows, weights)["K15"] == ("not reproduced", "no")
+
+
+def test_batch_sizes_that_stop_short_of_the_preset_decide_nothing():
+    found = _verdicts(*_at_papers_scale(_law, sizes=(16, 32, 512)))
+    assert found["K5"] == found["K15"] == ("undecided", "yes")
 
 
 def test_too_few_seeds_decide_nothing():
@@ -174,5 +180,28 @@ def test_too_few_seeds_decide_nothing():
 
 
 def test_unknown_weights_leave_k5_open(rows):
-    found = input_verdicts.not_followed(next(iter(families(rows))), input_tables.measured_rows(rows), {})
+    wanted = Asked(next(iter(families(rows))), 5)
+    found = input_verdicts.not_followed(wanted, input_tables.measured_rows(rows), {})
     assert (found.met, found.direction) == (None, "cannot tell")
+
+
+def test_one_exception_in_any_study_refutes_the_theorem():
+    rows = [input_row(16, 0, scale="paper", samples=1000)]
+    clean = input_verdicts.table(rows, {}).set_index("claim").loc["K9"]
+    assert (
+        clean["verdict"] == "reproduced"
+        and clean["found"] == "0 exceptions in 1000 Hessians, of 1000 images in 1 network"
+    )
+    single = input_row(64, 0, scale="digits", samples=30, exceptions=1)
+    for table in (input_verdicts.table(rows, {}, [single]), input_verdicts.table([*rows, single], {})):
+        assert set(table[table["claim"] == "K9"]["verdict"]) == {"not reproduced"}
+    two = input_verdicts.table([*rows, input_row(64, 0, scale="paper", samples=1000)], {}).set_index("claim")
+    assert two.loc["K9", "found"].endswith("of the same 1000 images in each of 2 networks")
+
+
+def test_seeds_of_other_batch_sizes_are_not_averaged():
+    rows = [*input_rows([16, 64, 256], [0, 1, 2], near_boundary), input_row(2048, 0, distance=9.0)]
+    (found,) = input_tables.correlations(rows, {}).values()
+    assert found == next(iter(input_tables.correlations(rows[:-1], {}).values()))
+    one = input_verdicts.nearer_boundary(Asked(next(iter(families(rows))), 3), input_tables.measured_rows(rows))
+    assert "B = 256 minus B = 16" in one.said and one.seeds == 3
