@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from hbanalysis import paper
-from hbanalysis.claims.planned import NO_VERDICT
+from hbanalysis.claims.outcomes import NO_VERDICT, UNDECIDED
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families_over, reached
 from hbanalysis.trends import Interval, t_interval
 
 BATCH, RATIO = "batch size itself", "lr / B"
-UNDECIDED = "undecided"
 # What a verdict says where the effect at a fixed ratio excludes 0 on the side that the claim does not name.
 OTHER_WAY = f"{BATCH}, against the claim"
 CLAIMED: Mapping[str, float] = {"K1": 1.0, "K2": -1.0, "K4": -1.0}  # signs of the claims' effects of larger batches

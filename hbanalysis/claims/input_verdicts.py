@@ -8,15 +8,13 @@ from typing import Any
 import pandas as pd
 
 from hbanalysis import paper
-from hbanalysis.claims.planned import NO_VERDICT, Asked, asked
+from hbanalysis.claims.outcomes import NO_VERDICT, NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
+from hbanalysis.claims.planned import Asked, asked
 from hbanalysis.store import Row
 from hbanalysis.tables.designs import FEWEST_SIZES, Design
 from hbanalysis.tables.frames import distinct_titles, families
 from hbanalysis.tables.input_tables import Training, correlations, measured_inputs, measured_rows, shown
 from hbanalysis.trends import rank_trend, t_interval
-
-REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
-UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)

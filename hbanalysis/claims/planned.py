@@ -6,8 +6,6 @@ from functools import cache
 from hbanalysis import paper, studies
 from hbanalysis.tables.frames import Family, family_of
 
-NO_VERDICT = "none: the paper's scale decides"  # beside rows of another scale, in tables
-
 
 @dataclass(frozen=True)
 class Asked:

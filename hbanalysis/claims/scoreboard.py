@@ -12,6 +12,7 @@ import pandas as pd
 
 from hbanalysis import paper, studies
 from hbanalysis.claims import factorial, input_verdicts, verdicts
+from hbanalysis.claims.outcomes import NOT_REPRODUCED, NOT_YET_RUN
 from hbanalysis.errors import StoreError
 from hbanalysis.files import write_atomically
 from hbanalysis.folders import PROJECT
@@ -173,12 +174,12 @@ def _standing(claim: paper.Claim, lines: Sequence[dict]) -> Standing:
     criteria = paper.criteria()
     # A claim that one exception refutes is decided at any scale.
     scales = criteria.rules["deciding_scales"]
-    deciding = [line for line in lines if line["scale"] in scales or line["verdict"] == verdicts.NOT_REPRODUCED]
+    deciding = [line for line in lines if line["scale"] in scales or line["verdict"] == NOT_REPRODUCED]
     outcomes = {line["trained"] + _part(line): line["verdict"] for line in deciding}
     if len(set(outcomes.values())) > 1:
         outcome = "; ".join(f"{name}: {verdict}" for name, verdict in outcomes.items())
     else:
-        outcome = next(iter(outcomes.values()), verdicts.NOT_YET_RUN)
+        outcome = next(iter(outcomes.values()), NOT_YET_RUN)
     others: dict[str, set[str]] = {}
     for line in sorted(lines, key=lambda line: scale_order(line["scale"])):
         direction = line["same direction here"]

@@ -14,7 +14,15 @@ import pandas as pd
 from hbanalysis import paper
 from hbanalysis.claims.attack_rules import no_difference, survives
 from hbanalysis.claims.dynamics_rules import follows_along_training, not_at_a_saddle, up_to_the_whole_set
-from hbanalysis.claims.planned import NO_VERDICT, Asked, asked
+from hbanalysis.claims.outcomes import (
+    NO_VERDICT,
+    NOT_REPRODUCED,
+    NOT_YET_RUN,
+    PARTLY,
+    REPRODUCED,
+    UNDECIDED,
+)
+from hbanalysis.claims.planned import Asked, asked
 from hbanalysis.claims.robust_rules import helps_and_costs, lower_curvature, negative_single_samples
 from hbanalysis.claims.scale_rules import scale_free
 from hbanalysis.claims.verdict_rules import Measured, Part, accuracy_contrast, larger_spectrum, less_robust
@@ -22,9 +30,6 @@ from hbanalysis.errors import InputError, unknown_name
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families, reached
 from hbanalysis.trends import Interval
-
-REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
-UNDECIDED, NOT_YET_RUN = "undecided", "not yet run"
 
 _TESTS: Mapping[str, Callable[[Asked, Sequence[Row]], Measured | None]] = {
     "K1": larger_spectrum,

@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from hbanalysis.errors import InputError
 from hbanalysis.lineup import ATTACKS
-from hbanalysis.plots.style import STACKED, STACKED_WIDTH, grid, house_style, is_stacked, legend, line_key
+from hbanalysis.plots.style import BLUE, ORANGE, STACKED, STACKED_WIDTH, grid, house_style, is_stacked, legend, line_key
 from hbanalysis.store import Row
 from hbanalysis.store.pictures import decoded
 from hbanalysis.tables.frames import families
 from hbanalysis.tables.robustness import original_line, paper_matrix, sweep
 
-_COLORS = {"FHSM": "#3b528b", "L2HESS": "#5ec962"}
+_COLORS = {"FHSM": BLUE, "L2HESS": ORANGE}
 _LINES = {"loss_train": ("#440154", "-"), "loss_test": ("#21918c", "-"), "loss_attacked": ("#b35806", "--")}
 
 

@@ -8,17 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from hbanalysis.claims.finding import Finding, Line
+from hbanalysis.claims.finding import Finding, Line, plain
 from hbanalysis.plots.style import house_style
 
 # As wide as a phone, so that type keeps its size there.
 _WIDTH = 4.9
-_HEAD, _STEP, _FOOT = 0.34, 0.5, 0.75  # inches: a line of where, a value, the axis
+_HEAD, _STEP, _FOOT = 0.34, 0.53, 0.75  # inches: a line of where, a value, the axis
 _COLORS = ("#440154", "#21788c", "#b35806")
-_LETTERS = 50  # of a line of where, at full size
+_SIZE = 11.5  # points
+_BOLD, _LETTERS = 45, 48  # that fit beside one another at full size
 # Numbers within a decade of a logarithmic axis, by the factor that the axis spans at most.
 _TICKS = ((5.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
-_MEAN_AT, _TEXT_AT = 0.11, -0.13  # inches below and above the middle of a value's place
+_MEAN_AT, _TEXT_AT = 0.12, -0.14  # inches below and above the middle of a value's place
+_STRIP = 0.115  # inches: half the height of what a value's marks lie on
 
 
 def finding(one: Finding) -> tuple[Figure, pd.DataFrame]:
@@ -38,7 +40,7 @@ def finding(one: Finding) -> tuple[Figure, pd.DataFrame]:
     down = 0.0
     for number, place in enumerate(places):
         color = _COLORS[number % len(_COLORS)]
-        size = 11.5 * min(1.0, _LETTERS / len(place))
+        size = _SIZE * min(1.0, _BOLD / len(place))
         axes.text(0, down + 0.2, place, transform=axes.get_yaxis_transform(), fontsize=size, fontweight="bold")
         down += _HEAD
         for line in (line for line in one.lines if line.where == place):
@@ -66,18 +68,19 @@ def _axis(axes: Axes, one: Finding) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(one.axis, fontsize=12)
-    if one.reference is not None:
-        axes.axvline(one.reference, color="0.35", linewidth=1.3, zorder=1)
+    axes.grid(False)
 
 
 def _draw(axes: Axes, one: Finding, line: Line, middle: float, color: str) -> None:
-    interval, across = one.interval(line), axes.get_yaxis_transform()
-    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    axes.text(0, middle + _TEXT_AT, line.label, transform=across, fontsize=11.5, va="center", bbox=ground)
-    axes.text(
-        1, middle + _TEXT_AT, one.text(line), transform=across, fontsize=11.5, va="center", ha="right", bbox=ground
-    )
+    """Draw a value: its words, and below them a strip with its marks, so that no line crosses a word."""
+    interval, across, said = one.interval(line), axes.get_yaxis_transform(), one.text(line)
+    size = _SIZE * min(1.0, _LETTERS / (len(plain(line.label)) + len(said)))
+    axes.text(0, middle + _TEXT_AT, line.label, transform=across, fontsize=size, va="center")
+    axes.text(1, middle + _TEXT_AT, said, transform=across, fontsize=size, va="center", ha="right")
     height = middle + _MEAN_AT
+    axes.axhspan(height - _STRIP, height + _STRIP, color="0.95", linewidth=0, zorder=0)
+    if one.reference is not None:
+        axes.vlines(one.reference, height - _STRIP, height + _STRIP, color="0.35", linewidth=1.3, zorder=1)
     if len(line.values) > 1:
         axes.plot(
             line.values, [height] * len(line.values), "o", color="white", markeredgecolor=color, markersize=5, zorder=4

@@ -33,7 +33,7 @@ _KINDS = {
     "train": Look((0.267, 0.005, 0.329, 1.0), "o"),
     "correct": Look((0.128, 0.567, 0.551, 1.0), "s"),
     "wrong": Look((0.702, 0.345, 0.024, 1.0), "^"),
-    "attacked": Look((0.478, 0.821, 0.318, 1.0), "D"),
+    "attacked": Look((0.851, 0.310, 0.627, 1.0), "D"),
 }
 _QUANTITIES = {"lambda1": "largest eigenvalue", "gradient_norm": "gradient norm"}
 _ENDS = ("smallest batch", "largest batch")

@@ -64,7 +64,7 @@ def landscape(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
                     _draw(axes[one, title], paths[name], look)
             if _PREDICTED in paths:
                 mean = _mean(paths[_PREDICTED])
-                axes[one, "training loss"].plot(mean["t"], mean["value"], ":", color="0.15", linewidth=1.0, zorder=4)
+                axes[one, "training loss"].plot(mean["t"], mean["value"], ":", color=look.color, linewidth=1.6)
     keys = [line_key("slope and curvature predict", linestyle=":"), line_key("one seed", linewidth=0.7)]
     legend(figure, looks, "batch size", [*keys, *stopped_key(rows)])
     return figure, data

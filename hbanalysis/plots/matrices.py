@@ -15,12 +15,13 @@ from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families
 from hbanalysis.tables.robustness import matrix, paper_matrix
 
-_DARK = 50  # percent: text on darker cells is white
+_DARK = 60  # percent: text on darker cells is white
+_LINE = 0.33  # inches
 _LARGEST = 30  # points: the ends of the colours of a difference
 
 
 def accuracy_matrices(rows: Sequence[Row], kind: str = "static") -> tuple[Figure, pd.DataFrame]:
-    """Draw every family's accuracy matrix, with the paper's and the difference where it has one.
+    """Draw every family's accuracy matrix, with the paper's where it has one and, at its scale, the difference.
 
     Args:
         rows: Rows of `adversarial_training`.
@@ -42,11 +43,12 @@ def accuracy_matrices(rows: Sequence[Row], kind: str = "static") -> tuple[Figure
         panels.append((one, "ours", ours))
         if theirs is not None and kind == "static":
             panels.append((one, "the paper's", theirs))
-            panels.append((one, "ours minus the paper's", (ours.loc[theirs.index] - theirs)))
+            if one.scale == "paper":
+                panels.append((one, "ours minus the paper's", (ours.loc[theirs.index] - theirs)))
     house_style()
     sizes = [len(values) + 2.4 for *_, values in panels]
     width, label = (STACKED_WIDTH, STACKED) if is_stacked() else (6.6, "")
-    figure = plt.figure(figsize=(width, 0.46 * sum(sizes)), layout="constrained", label=label)
+    figure = plt.figure(figsize=(width, _LINE * sum(sizes)), layout="constrained", label=label)
     axes = figure.subplots(len(panels), 1, height_ratios=sizes, squeeze=False)[:, 0]
     titles, lines = distinct_titles(groups), []
     for (one, name, values), panel in zip(panels, axes, strict=True):
@@ -70,7 +72,8 @@ def _head(one: Family, title: str, name: str) -> str:
 def _heat(panel: Axes, values: pd.DataFrame, difference: bool) -> None:
     numbers = values.to_numpy(dtype=float)
     low, high = (-_LARGEST, _LARGEST) if difference else (0, 100)
-    steps = matplotlib.colormaps["PuOr"].resampled(9) if difference else matplotlib.colormaps["viridis"].resampled(10)
+    # Pale where accuracy is low, so that high ones stand out on white, and on black when a page is inverted.
+    steps = matplotlib.colormaps["PuOr"].resampled(9) if difference else matplotlib.colormaps["YlGnBu"].resampled(10)
     panel.imshow(numbers, cmap=steps, vmin=low, vmax=high, aspect="auto")
     heads = [str(c).replace("mean of attacked", "mean") for c in values]
     panel.set_xticks(range(values.shape[1]), heads, fontsize=7.5 if is_stacked() else 10)
@@ -80,6 +83,6 @@ def _heat(panel: Axes, values: pd.DataFrame, difference: bool) -> None:
     panel.tick_params(length=0)
     size = 9 if is_stacked() else 10.5
     for (i, j), value in np.ndenumerate(numbers):
-        white = abs(value) > 0.6 * _LARGEST if difference else value < _DARK
+        white = abs(value) > 0.6 * _LARGEST if difference else value >= _DARK
         text = f"{value:+.1f}" if difference else f"{value:.1f}"
         panel.text(j, i, text, ha="center", va="center", fontsize=size, color="white" if white else "black")

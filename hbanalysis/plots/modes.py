@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hbanalysis.lineup import COMMON, EVAL, MODES
 from hbanalysis.plots.series import PLACE, cell, draw, of_family, place, seed_keys, with_means
-from hbanalysis.plots.style import batch_axis, grid, legend, level_looks, line_key, remark
+from hbanalysis.plots.style import batch_axis, grid, legend, level_looks, line_key, plain_numbers, remark
 from hbanalysis.store import Row
 from hbanalysis.tables import modes
 
@@ -53,6 +53,7 @@ def modes_vs_batch(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
                 draw(panel, curve, "batch_size", look, line="--" if mode == COMMON else "-")
             batch_axis(panel, part["batch_size"])
             panel.set_yscale("log")
+            plain_numbers(panel)
             panel.set_ylabel(_AXES[name])
         shared = sorted({row.config["measure"]["common_batch"] for row in group})
         remark(axes[one, _LOSS], f"common batch: {', '.join(map(str, shared))} samples")

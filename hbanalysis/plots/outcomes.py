@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hbanalysis.plots.series import PLACE, cell, place, with_means
+from hbanalysis.plots.style import plain_numbers
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family
 
@@ -42,7 +43,8 @@ def outcomes(
 
 
 def dress(panel: Axes, name: str) -> None:
-    """Give one of the two panels its vertical axis."""
+    """Give one of the two panels, drawn, its vertical axis."""
     if name == CURVATURE:
         panel.set_yscale("log")
+        plain_numbers(panel)
     panel.set_ylabel(r"$\lambda_1$, training loss" if name == CURVATURE else "test accuracy (%)")

@@ -13,6 +13,8 @@ from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, reached
 from hbanalysis.trends import t_interval
 
+# Of two seeds the t-interval is 12.7 standard errors wide to either side: a picture of it, not of the seeds.
+_BAND_SEEDS = 3
 # What identifies a point beside its coordinates; `seed` is empty on a mean.
 PLACE = ["scale", "network", "dataset", "setting"]
 
@@ -73,9 +75,9 @@ def with_means(points: pd.DataFrame, by: Sequence[str], *, logarithmic: bool) ->
 
 
 def draw(axes: Axes, data: pd.DataFrame, x: str, look: Look, *, line: str = "-", marker: bool = True) -> None:
-    """Draw one series: a thin line a seed, a thick line for the mean, a band for the interval.
+    """Draw one series: a thin line a seed, a thick line for the mean, a band for the interval of three seeds or more.
 
-    Trainings that did not reach their target loss are hollow marks.
+    Trainings that did not reach their target loss are hollow marks. Limits of the axes follow seeds and means alone.
     """
     for _, seed in data[data["kind"] == "seed"].groupby("seed"):
         ended = seed[seed["status"] == "reached"]
@@ -92,9 +94,19 @@ def draw(axes: Axes, data: pd.DataFrame, x: str, look: Look, *, line: str = "-",
         )
     mean = data[data["kind"] == "mean"].sort_values(x)
     axes.plot(mean[x], mean["value"], line, color=look.color, marker=look.marker if marker else None, zorder=3)
-    band = mean.dropna(subset=["low", "high"])
-    if len(band):
-        axes.fill_between(band[x], band["low"], band["high"], color=look.color, alpha=0.13, linewidth=0, zorder=1)
+    limits = axes.dataLim.frozen()
+    _intervals(axes, mean, x, look)
+    axes.dataLim.set(limits)
+
+
+def _intervals(axes: Axes, mean: pd.DataFrame, x: str, look: Look) -> None:
+    """Draw a band over neighbours with an interval, and a bar where neither neighbour has one."""
+    known = mean["low"].notna() & mean["high"].notna() & (mean["n"] >= _BAND_SEEDS)
+    for _, run in mean[known].groupby((~known).cumsum()[known]):
+        if len(run) > 1:
+            axes.fill_between(run[x], run["low"], run["high"], color=look.color, alpha=0.13, linewidth=0, zorder=1)
+        else:
+            axes.vlines(run[x], run["low"], run["high"], color=look.color, alpha=0.3, linewidth=5, zorder=1)
 
 
 def not_drawn(rows: Sequence[Row]) -> str:

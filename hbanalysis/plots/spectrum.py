@@ -19,7 +19,7 @@ def spectra(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
     """The leading eigenvalues of the Hessian for each batch size (Fig. 1 of the paper).
 
     Thin lines are seeds; thick lines their geometric mean, with the 95 % t-interval of the logarithms where
-    there are two or more seeds. Values that are not positive have no place on the logarithmic axis and are
+    there are three or more seeds. Values that are not positive have no place on the logarithmic axis and are
     counted in a remark.
 
     Args:
@@ -52,9 +52,9 @@ def spectra(rows: Sequence[Row]) -> tuple[Figure, pd.DataFrame]:
         for batch_size, look in looks.items():
             draw(panel, part[part["batch_size"] == batch_size], "index", look)
         panel.set_yscale("log")
-        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        # The same range on both sides, though the test loss may have fewer values.
-        panel.set_xlim(0.3, of_family(data, one)["index"].max() + 0.7)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        # The test loss may have fewer values.
+        panel.set_xlim(0.3, part["index"].max() + 0.7)
         panel.set_xlabel("eigenvalue number")
     for one in chosen:
         axes[one, "training loss"].set_ylabel("eigenvalue of the Hessian")

@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from hbanalysis.errors import InputError
 from hbanalysis.tables.frames import Family, distinct_titles
@@ -27,8 +27,18 @@ STACKED_HEIGHT = 2.9
 _LETTERS = 34  # of two labels beside one another
 STACKED = "stacked"  # label of a figure drawn so
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
-# The light end of viridis is too pale for a line on white.
-_LIGHTEST = 0.82
+# The light end of viridis is too pale for a line on white, and too dim for one on black when a page is inverted.
+_LIGHTEST = 0.65
+# Numbers within a decade of a logarithmic axis, by the factor that the axis spans at most.
+_TICKS = (
+    (4.0, tuple(map(float, range(1, 10)))),
+    (50.0, (1.0, 2.0, 5.0)),
+    (500.0, (1.0, 3.0)),
+    (math.inf, (1.0,)),
+)
+# Colours that are told apart on white, and on black when a page is inverted.
+GREY, BLACK, BLUE, GREEN = "#7f7f7f", "#222222", "#0f62c4", "#1a8a3c"
+ORANGE, PINK, PURPLE = "#e07b00", "#d94fa0", "#8347d1"
 _stacked: ContextVar[bool] = ContextVar("stacked", default=False)
 
 
@@ -55,6 +65,7 @@ def house_style() -> None:
             "font.size": 13,
             "axes.titlesize": 13,
             "axes.labelsize": 13,
+            "axes.labelpad": 7,
             "xtick.labelsize": 12,
             "ytick.labelsize": 12,
             "legend.fontsize": 12,
@@ -76,6 +87,8 @@ def house_style() -> None:
 
 def batch_looks(batch_sizes: Iterable[int]) -> dict[int, Look]:
     """A colour from viridis and a marker of its own for each batch size, in order.
+
+    The largest is the darkest, and the brightest where a page is inverted.
 
     Example:
         >>> looks = batch_looks([256, 16])
@@ -180,6 +193,15 @@ def batch_axis(axes: Axes, batch_sizes: Iterable[int]) -> None:
     axes.set_xlabel("batch size")
 
 
+def plain_numbers(axes: Axes) -> None:
+    """Write 0.5, 1, 2 on a logarithmic vertical axis whose data are drawn, in place of powers of ten."""
+    low, high = axes.get_ylim()
+    subs = next(subs for most, subs in _TICKS if high / low < most)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def remark(axes: Axes, text: str) -> None:
     """A small remark under a line of panels: what could not be drawn, and why; nothing if there is nothing to say."""
     part = axes.get_figure(root=False)
@@ -201,4 +223,4 @@ def _legend_columns(figure: Figure, labels: Sequence[str]) -> int:
 def _looks(count: int) -> list[Look]:
     colours = matplotlib.colormaps["viridis"]
     steps = max(count - 1, 1)
-    return [Look(colours(_LIGHTEST * i / steps), _MARKERS[i % len(_MARKERS)]) for i in range(count)]
+    return [Look(colours(_LIGHTEST * (count - 1 - i) / steps), _MARKERS[i % len(_MARKERS)]) for i in range(count)]

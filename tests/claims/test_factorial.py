@@ -7,7 +7,7 @@ import pytest
 
 from hbanalysis import paper, plots, studies
 from hbanalysis.claims import factorial, scoreboard
-from hbanalysis.claims.planned import NO_VERDICT
+from hbanalysis.claims.outcomes import NO_VERDICT
 from hbanalysis.store import Row
 from hbanalysis.studies.learning_rate_factorial import PRESETS
 from tests.synthetic_rows import make_row

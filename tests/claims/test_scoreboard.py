@@ -3,7 +3,7 @@
 import pytest
 
 from hbanalysis import paper, store
-from hbanalysis.claims import scoreboard, verdicts
+from hbanalysis.claims import outcomes, scoreboard, verdicts
 from hbanalysis.errors import StoreError
 from tests.input_rows import input_row
 from tests.strength_rows import strength_rows
@@ -17,17 +17,17 @@ def _by_claim(rows):
 def test_without_rows_nothing_is_decided():
     found = scoreboard.standings([])
     assert [one.claim.id for one in found] == [claim.id for claim in paper.claims()]
-    assert {one.outcome for one in found} == {verdicts.NOT_YET_RUN} and not any(one.found for one in found)
+    assert {one.outcome for one in found} == {outcomes.NOT_YET_RUN} and not any(one.found for one in found)
 
 
 def test_rows_at_the_scale_of_the_paper_decide_and_smaller_ones_stand_beside_them():
     deciding = make_rows([64, 256, 1024, 2048], range(5), rising, scale="paper", dataset="mnist")
     small = make_rows([16, 64, 256], [0, 1, 2], rising, scale="digits")
     first = _by_claim([*deciding, *small])["K1"]
-    assert first.outcome == verdicts.verdict("K1", deciding).outcome == verdicts.REPRODUCED
+    assert first.outcome == verdicts.verdict("K1", deciding).outcome == outcomes.REPRODUCED
     assert len(first.found) == 1 and "M1 on MNIST: " in first.found[0] and first.found[0].endswith("5 seeds")
     assert first.elsewhere == ("digits: yes",)
-    assert _by_claim(small)["K1"].outcome == verdicts.NOT_YET_RUN
+    assert _by_claim(small)["K1"].outcome == outcomes.NOT_YET_RUN
 
 
 def test_networks_that_disagree_are_named():
@@ -47,8 +47,8 @@ def test_parts_of_a_claim_stand_side_by_side():
 
 def test_an_exception_at_a_small_scale_reaches_the_table():
     rows = [input_row(16, 0, scale="paper", samples=1000), input_row(16, 0, samples=30, exceptions=2)]
-    assert _by_claim(rows[:1])["K9"].outcome == verdicts.REPRODUCED
-    assert _by_claim(rows)["K9"].outcome == verdicts.NOT_REPRODUCED
+    assert _by_claim(rows[:1])["K9"].outcome == outcomes.REPRODUCED
+    assert _by_claim(rows)["K9"].outcome == outcomes.NOT_REPRODUCED
 
 
 def test_a_claim_without_a_page_has_no_study(tmp_path, monkeypatch):

@@ -155,7 +155,58 @@ def test_batch_sizes_differ_in_colour_and_in_marker() -> None:
     looks = plots.style.batch_looks([16, 32, 64, 128, 256, 512, 1024, 2048])
     assert len({look.marker for look in looks.values()}) == 8
     grey = [np.dot(look.color[:3], (0.299, 0.587, 0.114)) for look in looks.values()]
-    assert all(b > a for a, b in itertools.pairwise(grey))
+    assert all(b < a for a, b in itertools.pairwise(grey))  # the largest stands out most
+
+
+def test_no_band_crosses_a_point_without_an_interval() -> None:
+    def drawn(*seeds):
+        sizes = (16, 64, 256, 1024)[: len(seeds)]
+        cells = [(size, seed) for size, count in zip(sizes, seeds, strict=True) for seed in range(count)]
+        rows = [make_row(size, seed, **rising(size, seed)) for size, seed in cells]
+        (panel,) = _panels(plots.lambda1_vs_batch(rows)[0])
+        spans = [area.get_paths()[0].get_extents() for area in panel.collections]
+        return sorted({(round(span.x0), round(span.x1)) for span in spans})
+
+    assert drawn(3, 3, 3) == [(16, 256)]
+    assert drawn(3, 1, 3) == [(16, 16), (256, 256)]
+    assert drawn(3, 3, 1, 3) == [(16, 64), (1024, 1024)]
+    assert drawn(3, 3, 2) == [(16, 64)]  # the interval of two seeds says how few they are
+
+
+def test_axes_follow_the_points_and_not_the_bands() -> None:
+    rows = [make_row(16, seed, lambda1=value) for seed, value in enumerate((0.1, 1.0, 10.0))]
+    rows += [make_row(64, seed, lambda1=1.0) for seed in range(3)]
+    figure, data = plots.lambda1_vs_batch(rows)
+    (panel,) = _panels(figure)
+    bottom, top = panel.get_ylim()
+    assert data["low"].min() < 0.01 and data["high"].max() > 10_000
+    assert 0.05 < bottom < 0.1 and 400 < top < 800
+
+
+def test_panels_of_spectra_are_as_wide_as_their_numbers() -> None:
+    rows = [make_row(16, 0), make_row(64, 0)]
+    for row in rows:
+        row.values["at_target"]["spectrum_test"] = row.values["at_target"]["spectrum_test"][:5]
+    figure, _ = plots.spectra(rows)
+    assert [panel.get_xlim() for panel in _panels(figure)] == [(0.3, 20.7), (0.3, 5.7)]
+
+
+def test_predictions_have_the_colours_of_their_batches(rows) -> None:
+    figure, data = plots.landscape(rows)
+    looks = plots.style.batch_looks(data["batch_size"])
+    lines = [line for line in _panels(figure)[2].lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    dotted = [line.get_color() for line in lines]
+    assert dotted == [looks[size].color for size in (16, 64, 256)]
+
+
+def test_ticks_of_curvature_are_plain_numbers() -> None:
+    groups = [make_row(size, 0, lambda1=value) for size, value in ((16, 0.6), (64, 8.0))]
+    figure, _ = plots.rate_over_batch(groups)
+    figure.canvas.draw()
+    panel = _panels(figure)[0]
+    bottom, top = panel.get_ylim()
+    shown = [label for label in panel.get_yticklabels() if bottom <= label.get_position()[1] <= top]
+    assert [label.get_text() for label in shown] == ["1", "2", "5"]
 
 
 def test_twins_are_told_apart_by_what_differs() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from hbanalysis import paper
 from hbanalysis.claims import input_verdicts
-from hbanalysis.claims.planned import NO_VERDICT, Asked
+from hbanalysis.claims.outcomes import NO_VERDICT
+from hbanalysis.claims.planned import Asked
 from hbanalysis.tables import input_tables
 from hbanalysis.tables.frames import families
 from tests.input_rows import input_row, input_rows, near_boundary
