@@ -14,7 +14,7 @@ from hbanalysis.claims import factorial, scoreboard
 
 
 class Claims(SphinxDirective):
-    """The table of all claims, each linked to its page."""
+    """How many claims stand where, and the table of all of them, each linked to its page."""
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
@@ -24,7 +24,7 @@ class Claims(SphinxDirective):
         table = nodes.container("", *self.parse_text_to_nodes(text), classes=["claims"])
         for name in list(table.findall(nodes.literal)):
             name.replace_self(_breakable(name.astext()))
-        return [table]
+        return [*self.parse_text_to_nodes(f"**{scoreboard.summary(found)}**"), table]
 
 
 def _breakable(command: str) -> nodes.raw:

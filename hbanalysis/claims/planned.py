@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 
-from hbanalysis import paper, studies
+from hbanalysis import paper
 from hbanalysis.tables.frames import Family, family_of
 
 
@@ -32,13 +32,18 @@ def planned(study: str, one: Family) -> tuple[int, ...]:
     """Return the batch sizes that a study's preset at the paper's scale holds of a family, in order; none if no such.
 
     Example:
+        >>> from hbanalysis import studies
         >>> found = studies.get("spectrum_vs_batch")
         >>> cell = found.cells("paper", network="CR")[0]
         >>> planned(found.name, family_of("paper", found.config(cell)["training"]))
         (64, 128, 256, 512)
     """
+    if one.scale != "paper":
+        return ()
+    from hbanalysis import studies  # presets know their networks, and those torch: smaller scales are judged without
+
     known = studies.get(study)
-    if one.scale != "paper" or "paper" not in known.scales:
+    if "paper" not in known.scales:
         return ()
     trainings = [known.config(cell)["training"] for cell in known.cells("paper")]
     return tuple(sorted({int(each["batch_size"]) for each in trainings if family_of("paper", each) == one}))

@@ -4,6 +4,7 @@ The front page of the book shows all of it, the README its short form; both are 
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,17 @@ def standings(rows: Iterable[Row]) -> list[Standing]:
     # A condition that is judged by itself is named after its claim, "K4 survives", and stands behind it.
     ordered = sorted(lines, key=lambda line: " " in line["claim"])
     return [_standing(claim, [o for o in ordered if o["claim"].split()[0] == claim.id]) for claim in paper.claims()]
+
+
+def summary(found: Sequence[Standing]) -> str:
+    """Return in a sentence how many claims stand where.
+
+    Example:
+        >>> summary(standings([]))
+        'Of the 15 claims 15 not yet run.'
+    """
+    counts = Counter(one.outcome if ":" not in one.outcome else "different from network to network" for one in found)
+    return f"Of the {len(found)} claims {', '.join(f'{count} {outcome}' for outcome, count in counts.most_common())}."
 
 
 def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> str:
