@@ -74,7 +74,7 @@ def linked(html: str, rows: Sequence[Row], root: str) -> str:
 
 def rows_of(said: Mapping[str, str], facts: Sequence[tuple[Row, Mapping[str, set[str]]]]) -> list[Row]:
     """Return the rows that agree with everything a line says of them; none where it says nothing, or is the paper's."""
-    if said.get("source") == "paper":
+    if said.get("source") == "paper" or "the paper's table" in said.values():
         return []
     named = {name: text for name, text in said.items() if name in (*_NAMED, *_FURTHER) and text}
     if not set(named) & set(_NAMED):
