@@ -21,6 +21,7 @@ from hbanalysis.operators.samples import checked
 from hbanalysis.operators.torch_losses import resolve
 
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_RUNNING = ("running_mean", "running_var", "num_batches_tracked", "momentum", "track_running_stats")
 
 
 @torch.inference_mode(False)
@@ -56,7 +57,7 @@ def train_mode_hessian(
         model: Holds batch normalisation. Its weights are shared, so that steps of an optimiser are seen; running
             statistics are neither read nor written.
         inputs: A tensor ``(N, ...)``, or a tuple or dict of tensors.
-        targets: Targets ``(N,)`` or ``(N, ...)``.
+        targets: Targets ``(N,)`` or ``(N, ...)``; for a callable of your own also a tuple or dict of such tensors.
         batch_size: Samples B that share their statistics, in 2..N. The last N mod B samples of the random order would
             make a smaller batch, with noisier statistics; they are left out. ``total`` of the result is the number of
             samples (or tokens) that count.
@@ -77,8 +78,9 @@ def train_mode_hessian(
     Cost: that of `WeightHessian` on as many samples, and a copy of the inputs. A chunk is one batch at least.
 
     Raises:
-        InputError: The model has no batch normalisation, or one of a kind that is not known; ``batch_size`` is out of
-            range; numbers of inputs and targets differ.
+        InputError: The model has no batch normalisation, or one of a kind that is not known, or cannot be copied;
+            ``batch_size`` is out of range; numbers of inputs and targets differ. In a product: the model reads running
+            statistics of a layer; see also `WeightHessian`.
 
     Example:
         Batch normalisation undoes the scale of the weight before it, and turns 1 and 3 into -1 and 1:
@@ -94,7 +96,6 @@ def train_mode_hessian(
     """
     given = checked(inputs, targets)
     inputs, targets, count = given.inputs, given.targets, len(given)
-    require(isinstance(targets, Tensor), f"Targets must be one tensor; given {type(targets).__name__}.")
     require(
         2 <= batch_size <= count,
         f"batch_size must lie in 2..{count}, the number of samples: one sample has no variance; given {batch_size}.",
@@ -127,15 +128,25 @@ class _BatchStatistics(nn.Module):
     def __init__(self, layer: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
+        self.num_features, self.affine = layer.num_features, layer.affine  # what a model may ask of its layer
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _RUNNING:
+            raise InputError(
+                f"The model reads {name} of a layer of batch normalisation, which has no running statistics here: it "
+                "normalises by each batch. Call the layer itself, layer(x), in place of a function with its statistics."
+            )
+        return super().__getattr__(name)
 
     def forward(self, x: Tensor) -> Tensor:
         others = (0, *range(2, x.ndim))  # every axis but that of the channels
         variance, mean = torch.var_mean(x, others, correction=0, keepdim=True)
         scale = torch.rsqrt(variance + self.eps)
-        if self.weight is None:
-            return (x - mean) * scale
         shape = (1, -1, *(1 for _ in others[1:]))
-        return (x - mean) * (scale * self.weight.view(shape)) + self.bias.view(shape)
+        if self.weight is not None:
+            scale = scale * self.weight.view(shape)
+        normalised = (x - mean) * scale
+        return normalised if self.bias is None else normalised + self.bias.view(shape)
 
 
 def _normalising_by_batch(model: nn.Module) -> nn.Module:
@@ -153,8 +164,16 @@ def _normalising_by_batch(model: nn.Module) -> nn.Module:
             f"{name!r} is {type(module).__name__}, and what it does in train mode is not known. Layers may be "
             f"{', '.join(kind.__name__ for kind in _KNOWN)}; put one of these in its place.",
         )
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
+    # The deprecated weight normalisation keeps a weight that it computed, and computes it anew in every call.
+    computed = [t for module in model.modules() for t in vars(module).values() if isinstance(t, Tensor) and t.grad_fn]
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers(), *computed)}
+    try:
+        twin = copy.deepcopy(model, shared)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"Batch normalisation is replaced in a copy of the model, and copy.deepcopy(model) fails: {error} Take out "
+            "of the model what cannot be copied, such as outputs kept from a call."
+        ) from error
     made: dict[nn.Module, nn.Module] = {}
 
     def changed(module: nn.Module) -> nn.Module:
@@ -191,36 +210,48 @@ class _BatchByBatch:
 
 
 class _OfBatches(Loss):
-    """A loss of samples as a loss of whole batches: outputs and targets ``(b, B, ...)`` in, ``b`` sums out."""
+    """A loss of samples as a loss of whole batches: outputs and targets ``(b, B, ...)`` in, ``b`` sums out.
+
+    Targets may be tuples or dicts of tensors if the loss of samples takes them.
+    """
 
     def __init__(self, inner: Loss) -> None:
         super().__init__(inner.terms)
         self._inner, self.relative, self.whole = inner, inner.relative, inner.whole
 
-    def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def terms(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the sum of the losses of each batch."""
-        return _sums(self._inner.terms(outputs.flatten(0, 1), targets.flatten(0, 1)), targets)
+        return _sums(self._inner.terms(*_of_samples((outputs, targets))), targets)
 
-    def counts(self, targets: Tensor) -> Tensor:
+    def counts(self, targets: Any) -> Tensor:
         """Return what each batch adds to the divisor of the mean."""
-        return _sums(self._inner.counts(targets.flatten(0, 1)), targets)
+        return _sums(self._inner.counts(_of_samples(targets)), targets)
 
-    def check(self, outputs: Tensor, targets: Tensor) -> None:
+    def check(self, outputs: Tensor, targets: Any) -> None:
         """Raise `InputError` if the targets cannot belong to the outputs."""
-        self._inner.check(outputs.flatten(0, 1), targets.flatten(0, 1))
+        self._inner.check(*_of_samples((outputs, targets)))
 
-    def doubts(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def check_form(self, targets: Any) -> None:
+        """Raise `InputError` for targets of several tensors where the loss takes one."""
+        self._inner.check_form(_of_samples(targets))
+
+    def doubts(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the sum of 1 - p_y over each batch."""
-        return _sums(self._inner.doubts(outputs.flatten(0, 1), targets.flatten(0, 1)), targets)
+        return _sums(self._inner.doubts(*_of_samples((outputs, targets))), targets)
 
 
-def _sums(each: Any, targets: Tensor) -> Tensor:
+def _of_samples(batches: Any) -> Any:
+    """Return tensors ``(b, B, ...)`` as ``(b B, ...)``."""
+    return structures.mapped(lambda t: t.flatten(0, 1), batches)
+
+
+def _sums(each: Any, targets: Any) -> Tensor:
     """Return the sums over each batch of one value a sample.
 
     Raises:
         InputError: There is not one value a sample.
     """
-    shape = tuple(targets.shape[:2])
+    shape = tuple(structures.first(targets).shape[:2])
     fits = isinstance(each, Tensor) and each.shape == (shape[0] * shape[1],)
     given = f"shape {tuple(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
     require(

@@ -155,7 +155,7 @@ def build(
         raise InputError(f"A classifier needs at least 2 classes; given {classes}.")
     act = activation(activation_name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device
         features = _FEATURES[name](shape[0], act)
         width = _flat_width(name, features, shape)
         layers: list[nn.Module] = [*features, nn.Flatten()]

@@ -64,13 +64,39 @@ def test_a_curvature_that_is_no_number_is_no_fall():
     assert [s.ratio for s in rule.stages([8.0, math.nan, 4.0])] == [1, 1, 1, 2]
 
 
+def test_moduli_are_compared():
+    rule = AdaptiveBatch(limit=64, patience=9)
+    assert [s.ratio for s in rule.stages([-5.0, -4.0, -4.0, -4.0, -4.0])] == [1] * 6  # 4 is no half of 5
+    assert [s.ratio for s in rule.stages([-5.0, -2.5, 1.3, -1.25, -9.0])] == [1, 1, 2, 2, 4, 4]
+    assert [s.ratio for s in rule.stages([8.0, -7.0, -4.0])] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("none", [math.nan, math.inf])
+def test_what_is_no_number_gives_its_place_as_reference_to_the_next(none):
+    rule = AdaptiveBatch(limit=64, patience=9)
+    first = rule.stages([none, 8.0, 4.1, 4.0])
+    assert [s.reference for s in first] == [None, None, 8.0, 8.0, 4.0]
+    assert [s.cause for s in first] == ["start", "", "", "", "curvature"]
+    changed = dataclasses.replace(rule, patience=2).stages([8.0, none, 6.0, 3.0])
+    assert [s.reference for s in changed] == [None, 8.0, None, 6.0, 3.0]
+    assert [s.cause for s in changed] == ["start", "", "patience", "", "curvature"]
+
+
+@pytest.mark.parametrize(("name", "least"), [("limit", 1), ("growth", 2), ("patience", 1)])
+def test_whole_numbers_are_integers(name, least):
+    rule = AdaptiveBatch()
+    object.__setattr__(rule, name, 2.5)  # the tests' own type checks would not let it pass
+    with pytest.raises(InputError, match=f"{name} must be an integer of at least {least}; given 2.5"):
+        rule.__post_init__()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"limit": 0}, "limit must be at least 1; given 0"),
+        ({"limit": 0}, "limit must be an integer of at least 1; given 0"),
         ({"fall": 1.0}, "fall must be a finite factor above 1"),
         ({"growth": 1}, "growth must be an integer"),
-        ({"patience": 0}, "patience must be at least 1"),
+        ({"patience": 0}, "patience must be an integer of at least 1"),
         ({"share": 1.5}, r"share must lie in \[0, 1\]"),
     ],
 )

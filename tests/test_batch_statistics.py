@@ -211,6 +211,70 @@ def test_a_single_layer_and_layers_without_running_statistics_or_weights():
     assert close(train_mode_hessian(model, x, y, 4).dense(), derivatives(model, cut(x, y, 4))[2])
 
 
+@pytest.mark.parametrize("missing", ["weight", "bias"])
+def test_a_layer_with_one_of_weight_and_bias(missing):
+    """The oracle has both; the one that is missing is 1 or 0 there, and its rows and columns are left out."""
+    both = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double())
+    x, y = seeded(lambda: (torch.randn(10, 3, dtype=torch.float64), torch.randint(0, 2, (10,))), 1)
+    other = both[1].bias if missing == "weight" else both[1].weight
+    with torch.no_grad():
+        other.copy_(torch.tensor([0.5, 2.0, -1.0, 1.5]))
+    kept = [torch.full((p.numel(),), name != f"1.{missing}") for name, p in both.named_parameters()]
+    places = torch.cat(kept).nonzero().flatten()
+    truth = derivatives(both, cut(x, y, 5))[2][places][:, places]
+    one = copy.deepcopy(both)
+    one[1].register_parameter(missing, None)
+    assert close(train_mode_hessian(one, x, y, 5).dense(), truth)
+
+
+@pytest.mark.parametrize("kind", ["module", "hook"])
+def test_weight_normalisation_before_it(kind):
+    """Differences of the gradient, which needs no second derivative; the deprecated hook gives the same."""
+    x, y = seeded(lambda: (torch.randn(8, 3, dtype=torch.float64), torch.randint(0, 2, (8,))), 1)
+
+    def make(kind):
+        layer = nn.Linear(3, 2, bias=False)
+        if kind == "hook":
+            with pytest.warns(FutureWarning, match="deprecated"):
+                layer = nn.utils.weight_norm(layer)
+        else:
+            layer = nn.utils.parametrizations.weight_norm(layer)
+        return nn.Sequential(layer, nn.BatchNorm1d(2)).double()
+
+    model = seeded(lambda: make(kind))
+    with torch.no_grad():
+        model(x)  # the hook leaves a weight that copy.deepcopy refuses
+    H = train_mode_hessian(model, x, y, 4)
+    twin = train_mode_hessian(seeded(lambda: make("module")), x, y, 4)
+    centre, rows = twin.space.vector(), []
+    for step in 1e-5 * torch.eye(len(centre), dtype=centre.dtype):
+        slopes = []
+        for sign in (1, -1):
+            twin.space.assign(centre + sign * step)
+            slopes.append(twin.gradient())
+        rows.append((slopes[0] - slopes[1]) / 2e-5)
+    assert close(H.dense(), torch.stack(rows), 1e-6)
+
+
+def test_targets_of_several_tensors():
+    model, x, y = nested()
+    weights = seeded(lambda: torch.rand(12, dtype=torch.float64))
+
+    def weighed(outputs, targets):
+        return targets["weight"] * cross_entropy(outputs, targets["labels"], reduction="none")
+
+    H = train_mode_hessian(model, x, {"labels": y, "weight": weights}, 4, loss=weighed)
+    twin, batches = copy.deepcopy(model).train(), cut(x, torch.arange(12), 4)
+    twin.drop.eval()
+    losses = torch.stack(
+        [(weights[rows] * cross_entropy(twin(images), y[rows], reduction="none")).sum() for images, rows in batches]
+    )
+    assert H.loss() == pytest.approx(losses.sum().item() / 12, rel=1e-12)
+    parts = torch.autograd.grad(losses.sum() / 12, list(twin.parameters()))
+    assert close(H.gradient(), torch.cat([part.reshape(-1) for part in parts]), 1e-11)
+    assert (H.samples, H.total) == (3, 12) and close(H.dense().T, H.dense())
+
+
 def test_what_comes_with_it_works_eigenvalues_weight_decay_and_blocks():
     model, x, y = nested()
     truth = derivatives(model, cut(x, y, 4))[2]
@@ -241,10 +305,21 @@ class Activated(nn.BatchNorm1d):
         return super().forward(x).relu()
 
 
+class Reading(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        return torch.nn.functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+
+
 def test_bad_input_is_named():
     model, x, y = nested()
     plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).double()
     odd = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), Activated(3)).double()
+    reading, keeping = Reading().double(), nested()[0]
+    keeping.kept = [keeping(x)]
     two = nn.Module()
     two.norm = nn.BatchNorm2d(1).double()
     two.forward = lambda x: (x, x)
@@ -254,7 +329,9 @@ def test_bad_input_is_named():
         (lambda: train_mode_hessian(model, x, y, 1), r"2\.\.12.*given 1"),
         (lambda: train_mode_hessian(model, x, y, 13), r"2\.\.12.*given 13"),
         (lambda: train_mode_hessian(model, x, y[:5], 4), "as many targets"),
-        (lambda: train_mode_hessian(model, x, (y, y), 4), "one tensor; given tuple"),
+        (lambda: train_mode_hessian(model, x, (y, y), 4), "one tensor of targets; given tuple"),
+        (lambda: train_mode_hessian(reading, x, y, 4).loss(), "reads running_mean of a layer of batch normalisation"),
+        (lambda: train_mode_hessian(keeping, x, y, 4), r"copy.deepcopy\(model\) fails: Only Tensors.*kept from a call"),
         (lambda: train_mode_hessian(model, x, y + 1, 4) @ torch.ones(104, dtype=x.dtype), "out of range"),
         (lambda: train_mode_hessian(model, x, y, 4, loss="cross"), "Unknown loss"),
         (lambda: train_mode_hessian(model, x, y, 4, chunk_size=0), "chunk_size"),

@@ -6,6 +6,7 @@ from torch import nn
 
 from hbanalysis import networks
 from hbanalysis.errors import InputError
+from tests.oracles import seeded
 
 COUNTS = [
     ("C1", (3, 32, 32), 10, 1_756_682),
@@ -46,6 +47,13 @@ def test_initialisation_depends_on_the_seed_alone():
     b, c = networks.build("M1", (1, 28, 28), seed=3), networks.build("M1", (1, 28, 28), seed=4)
     assert torch.equal(a[0].weight, b[0].weight)
     assert not torch.equal(a[0].weight, c[0].weight)
+
+
+def test_no_device_is_seeded_and_weights_are_those_of_the_seed(monkeypatch):
+    first = seeded(lambda: nn.Conv2d(1, 20, 5), 3)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a generator of CUDA was seeded"))
+    model = networks.build("M1", (1, 28, 28), seed=3)
+    assert torch.equal(model[0].weight, first.weight) and torch.equal(model[0].bias, first.bias)
 
 
 @pytest.mark.parametrize(

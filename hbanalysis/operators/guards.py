@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from hbanalysis.errors import InputError, require
 
 HALF = (torch.float16, torch.bfloat16)
 _EXACT = ("ieee", "none")  # settings under which float32 is computed in float32
+_WRONG = {"WeightNormInterfaceBackward0"}  # operations whose second derivative PyTorch has wrong, as autograd has them
 _PERIOD = 1021  # prime, so that swapped rows or columns of a weight matrix do not fall on the same place
 _CAUSES = (
     (r"compile.*double backward|donated buffers", "torch.compile", "Give the model as it was before torch.compile."),
@@ -129,7 +133,7 @@ def differentiation(model: nn.Module, grad: bool = True) -> Iterator[None]:
 
     Eval mode; gradients on (with ``grad=False`` off), also inside ``torch.no_grad`` and ``torch.inference_mode``;
     attention on the math kernel and outside its fused inference path; cuDNN off for recurrent layers; no TF32, no
-    autocast; compiled modules run as they were before ``torch.compile``. Modes,
+    autocast; compiled modules run as they were before ``torch.compile``; weight normalisation by its formula. Modes,
     buffers, PyTorch's settings and the random states of PyTorch, NumPy and Python are restored.
     """
     with ExitStack() as stack:
@@ -143,6 +147,7 @@ def differentiation(model: nn.Module, grad: bool = True) -> Iterator[None]:
         stack.enter_context(_buffers(model))
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(_exact_kernels(model))
+        stack.enter_context(_weights_normalised(model))
         yield
 
 
@@ -218,6 +223,48 @@ def _exact_kernels(model: nn.Module) -> Iterator[None]:
             backend.fp32_precision = precision
         backends.cudnn.enabled = enabled
         backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _weights_normalised(model: nn.Module) -> Iterator[None]:
+    """Let weight normalisation, in its present and its deprecated form, run by its formula.
+
+    The second derivative of PyTorch's own operation takes the norms for constants, and is not even symmetric.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _WeightNorm) and "forward" not in vars(m)]
+    hooks = [(m, h) for m in model.modules() for h in m._forward_pre_hooks.values() if isinstance(h, WeightNorm)]
+    hooks = [(m, h) for m, h in hooks if "compute_weight" not in vars(h)]
+    weights = [(m, h.name, vars(m)[h.name]) for m, h in hooks]  # what the hook writes at every call
+    for layer in layers:
+        vars(layer)["forward"] = partial(_of_length, dim=layer.dim)
+    for _, hook in hooks:
+        vars(hook)["compute_weight"] = partial(_weight_of, hook)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["forward"]
+        for _, hook in hooks:
+            del vars(hook)["compute_weight"]
+        for module, name, weight in weights:
+            vars(module)[name] = weight
+
+
+def _of_length(g: Tensor, v: Tensor, dim: int) -> Tensor:
+    """Return :math:`g v / |v|`, with a norm for each entry along ``dim``, or a single one for -1."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _weight_of(hook: WeightNorm, module: nn.Module) -> Tensor:
+    return _of_length(getattr(module, f"{hook.name}_g"), getattr(module, f"{hook.name}_v"), hook.dim)
+
+
+def wrongly_differentiated(roots: Sequence[Tensor]) -> list[str]:
+    """Return the operations in some tensors' graphs whose second derivative PyTorch has wrong.
+
+    Cost: a walk through the graph.
+    """
+    return sorted(re.sub(r"Backward\d*$", "", name) for name in operations(roots) & _WRONG)
 
 
 def operations(roots: Sequence[Tensor]) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hbanalysis.errors import InputError, require
-from hbanalysis.operators.guards import once_differentiable_functions, twice_differentiable
+from hbanalysis.operators.guards import once_differentiable_functions, twice_differentiable, wrongly_differentiated
 from hbanalysis.operators.objective import Objective
 from hbanalysis.operators.samples import Chunk
 from hbanalysis.operators.structures import leaves
@@ -132,7 +132,7 @@ class GraphEngine(Engine):
             )
 
     def _inspect(self, roots: Sequence[Tensor], gradient: Sequence[Tensor | None]) -> None:
-        """Refuse, once, functions whose second derivative autograd would silently take for zero."""
+        """Refuse, once, functions whose second derivative autograd would silently get wrong or take for zero."""
         if self._inspected:
             return
         names = once_differentiable_functions(roots, [g for g in gradient if g is not None])
@@ -141,6 +141,13 @@ class GraphEngine(Engine):
                 f"The operation {', '.join(names)} cannot be differentiated twice (its backward pass is marked "
                 "@once_differentiable), so the loss has no Hessian here. Write the backward pass with differentiable "
                 "operations and remove the mark."
+            )
+        wrong = wrongly_differentiated(roots)
+        if wrong:
+            raise InputError(
+                f"PyTorch's second derivative of the operation {', '.join(wrong)} is wrong, so the loss has no Hessian "
+                "here. Write weight normalisation as v * (g / v.norm(dim=1, keepdim=True)), or use "
+                "torch.nn.utils.parametrizations.weight_norm, whose second derivative is right here."
             )
         self._inspected = True
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -55,6 +56,10 @@ class TrainingConfig:
             raise unknown_name("data set", self.dataset, DATASETS)
         if self.network not in networks.names():
             raise unknown_name("network", self.network, networks.names())
+        for name in ("batch_size", "seed", "train_samples", "max_epochs", "ghost_batch"):
+            given = getattr(self, name)
+            whole = isinstance(given, Integral) or (given is None and name in ("train_samples", "ghost_batch"))
+            require(whole, f"{name} must be an integer; given {given!r}.")
         networks.activation(self.activation)
         learning_rate(self.schedule, self.learning_rate, 0)
         size = self.samples
@@ -67,8 +72,8 @@ class TrainingConfig:
         )
         require(0 <= self.seed < _SEEDS, f"seed must lie in 0..{_SEEDS - 1}; given {self.seed}.")
         require(0 <= self.momentum < 1, f"momentum must lie in [0, 1); given {self.momentum}.")
-        given = self.target_loss
-        require(given is None or 0 < given < math.inf, f"target_loss must be positive and finite; given {given}.")
+        target = self.target_loss
+        require(target is None or 0 < target < math.inf, f"target_loss must be positive and finite; given {target}.")
         ghosts = self.ghost_batch
         require(ghosts is None or ghosts >= 1, f"ghost_batch must be at least 1; given {ghosts}.")
         require(self.max_epochs >= 1, f"max_epochs must be at least 1; given {self.max_epochs}.")

@@ -35,10 +35,16 @@ def along_direction(
 
     Cost: one forward pass over every set for each distance.
 
+    Raises:
+        InputError: ``direction`` or ``offset`` has not the shape ``(n,)``; see also `evaluate`.
+
     References:
         Paper, section 2.2, Fig. 2.
     """
     space = ParameterSpace(model)
+    for name, vector in (("direction", direction), ("offset", offset)):
+        if vector is not None and vector.shape != (space.size,):
+            raise InputError(f"{name} has an entry for each weight, ({space.size},); given {tuple(vector.shape)}.")
     centre = space.vector()
     start = centre if offset is None else centre + offset.to(centre)
     losses: Curves = [[] for _ in sets]
@@ -76,14 +82,15 @@ def over_plane(
     Cost: one forward pass over every set for each of the ``len(distances) ** 2`` points.
 
     Raises:
-        InputError: ``directions`` has not two columns.
+        InputError: ``directions`` has not two columns of n entries; see also `evaluate`.
 
     References:
         Paper, section 2.2, Fig. 3.
     """
+    size = ParameterSpace(model).size
     require(
-        directions.ndim == 2 and directions.shape[1] == 2,
-        f"Two directions are needed as columns, shape (n, 2); given {tuple(directions.shape)}.",
+        directions.shape == (size, 2),
+        f"Two directions are needed as columns, shape ({size}, 2); given {tuple(directions.shape)}.",
     )
     first, second = directions.unbind(1)
     planes: list[Curves] = [[] for _ in sets]

@@ -129,10 +129,10 @@ class _Run:
         self.thresholds = [] if target is None else [*(t for t in THRESHOLDS if t > target), target]
 
     def loop(self, progress: Progress) -> None:
-        """Run epochs until the record has a status."""
+        """Run epochs until the record has a status, and close the epoch in which it got it."""
         started = saved = time.monotonic()
         base = self.record.seconds
-        while self.record.status == "running":
+        while self.record.status == "running" or self.step:  # a state may be that of the step that diverged
             self._begin_epoch()
             while self.step < self.steps and self.record.status != "diverged":
                 self._one_step()
@@ -230,7 +230,7 @@ class _Run:
         self.epoch += 1
         self.epoch_total, self.epoch_count = 0.0, 0
         if self.record.status == "diverged" or not self.thresholds or len(self.record.crossings) < len(self.thresholds):
-            self.record.epochs, self.record.steps = float(self.epoch), self.before + self.steps
+            self.record.epochs, self.record.steps = float(self.epoch), self.before + self.step
             if self.record.status == "running" and self.epoch >= self.config.max_epochs:
                 self.record.status = "cap" if self.thresholds else "finished"
         else:

@@ -19,8 +19,9 @@ class Record:
     Attributes:
         status: ``reached``, ``cap`` (target not reached in ``max_epochs``), ``finished`` (there was no target) or
             ``diverged``.
-        epochs: Epochs until the target was crossed (a multiple of a quarter), or all of them.
-        steps: Steps until then.
+        epochs: Epochs until the target was crossed (a multiple of a quarter), or all of them; one in which the training
+            diverged counts as a whole one.
+        steps: Steps taken until then.
         crossings: For each threshold reached: threshold, epoch, step and the exact mean loss.
         history: For each epoch: epoch, step, running loss, learning rate.
         seconds: Wall time of the training steps and measurements.

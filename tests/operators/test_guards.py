@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from hbanalysis.errors import InputError
 from hbanalysis.operators import GaussNewton, WeightHessian
 from hbanalysis.operators.guards import differentiation, weights_sum
-from tests.oracles import Recurrent, Transformer, close, dense_oracle, seeded
+from tests.oracles import Recurrent, Transformer, close, dense_oracle, differences, seeded
 from tests.small_nets import Square
 
 X = seeded(lambda: torch.randn(9, 4, dtype=torch.float64))
@@ -141,6 +141,52 @@ def test_an_error_in_the_model_says_what_it_was_called_with():
         WeightHessian(net(), X[:, :2], Y, chunk_size=4).loss()
     (note,) = caught.value.__notes__
     assert note.startswith("The model was called with chunk 0 (samples 0 on): torch.float64 (4, 2). It must take 4")
+
+
+def normalised(kind, dim):
+    """A net with a weight-normalised layer, by PyTorch's module of today or by its deprecated hook."""
+    layer = nn.Linear(4, 5)
+    if kind == "hook":
+        with pytest.warns(FutureWarning, match="deprecated"):
+            layer = nn.utils.weight_norm(layer, dim=dim)
+    else:
+        layer = nn.utils.parametrizations.weight_norm(layer, dim=dim)
+    return nn.Sequential(layer, nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dim", "engine"), [("module", 0, "traced"), ("module", 1, "graph"), ("hook", 0, "graph")]
+)
+def test_weight_normalisation_is_differentiated_twice(kind, dim, engine):
+    """PyTorch's own second derivative of it takes the norms for constants; differences of the gradient need none."""
+    model = seeded(lambda: normalised(kind, dim))
+    exact = differences(seeded(lambda: normalised("module", dim)), X, lambda z: F.cross_entropy(z, Y))
+    with torch.no_grad():
+        outputs, kept = model(X), model[0].weight
+    H = WeightHessian(model, X, Y, engine=engine)
+    assert close(H.dense(), exact, 1e-8) and H.engine == engine
+    assert close(GaussNewton(model, X, Y).dense().T, GaussNewton(model, X, Y).dense())
+    assert kind == "module" or model[0].weight is kept
+    assert torch.equal(model(X), outputs)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert not any("compute_weight" in vars(hook) for hook in model[0]._forward_pre_hooks.values())
+
+
+class OwnWeightNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.g, self.v = nn.Parameter(torch.ones(3, 1)), nn.Parameter(torch.eye(3, 4))
+
+    def forward(self, x):
+        return x @ torch._weight_norm(self.v, self.g, 0).T
+
+
+def test_an_operation_whose_second_derivative_is_wrong_is_refused():
+    model = OwnWeightNorm().double()
+    for operator in (WeightHessian(model, X, Y), WeightHessian(model, X, Y, engine="traced")):
+        with pytest.raises(InputError, match=r"derivative of the operation WeightNormInterface is wrong.*v \* \(g / v"):
+            operator @ torch.ones(15, dtype=torch.float64)
+        assert torch.isfinite(operator.gradient()).all()
 
 
 def test_a_change_that_float32_cannot_add_is_seen():

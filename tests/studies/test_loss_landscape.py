@@ -183,8 +183,10 @@ def test_trainings_are_those_of_the_study_of_batch_sizes():
     other = studies.get("spectrum_vs_batch")
     for scale in STUDY.scales:
         cells = STUDY.cells(scale)
-        assert [c.training for c in cells] == [c.training for c in other.cells(scale)]
-        assert [c.measure.test_samples for c in cells] == [c.measure.test_samples for c in other.cells(scale)]
+        # Two batch sizes of C1 have more seeds there, for a contrast of accuracies.
+        theirs = [c for c in other.cells(scale) if c.training.network != "C1" or c.training.seed < 3]
+        assert [c.training for c in cells] == [c.training for c in theirs]
+        assert [c.measure.test_samples for c in cells] == [c.measure.test_samples for c in theirs]
         assert all(STUDY.from_config(STUDY.config(cell)) == cell for cell in cells)
 
 

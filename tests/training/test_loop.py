@@ -1,5 +1,6 @@
 """Training to a target: crossings, resume bit for bit, caps, divergence, micro-batches."""
 
+import dataclasses
 import json
 import shutil
 
@@ -88,6 +89,28 @@ def test_divergence_is_a_result(digits, tmp_path):
     assert load_record(tmp_path) == record
 
 
+@pytest.mark.parametrize("stops", [(3, 7), (7,)])
+def test_a_training_stopped_at_the_step_where_it_diverged_keeps_its_course(digits, tmp_path, stops):
+    """25 steps an epoch; the loss is looked at after the seventh."""
+    wild = config(batch_size=8, learning_rate=30.0)
+    whole = train(wild, digits, tmp_path / "whole")
+    assert (whole.status, whole.epochs, whole.steps, whole.history[-1]["step"]) == ("diverged", 1.0, 7, 7)
+    calls = 0
+
+    def interrupt(fraction):
+        nonlocal calls
+        calls += 1
+        if calls in stops:
+            raise OutOfTimeError
+
+    for _ in stops:
+        with pytest.raises(OutOfTimeError):
+            train(wild, digits, tmp_path / "parts", interrupt)
+    parts = train(wild, digits, tmp_path / "parts", interrupt)
+    assert calls == 7
+    assert dataclasses.replace(parts, seconds=whole.seconds) == whole
+
+
 def test_seed_decides_and_global_state_does_not(digits, tmp_path):
     torch.manual_seed(5)
     a = train(config(max_epochs=1, target_loss=1e-6), digits, tmp_path / "a")
@@ -136,6 +159,14 @@ def test_bfloat16_training_keeps_float32_weights(digits, tmp_path):
 def test_bad_configuration_is_named(change, message):
     with pytest.raises(InputError, match=message):
         config(**change)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "seed", "train_samples", "max_epochs", "ghost_batch"])
+def test_whole_numbers_are_integers(name):
+    given = config()
+    object.__setattr__(given, name, 16.0)  # the tests' own type checks would not let it pass
+    with pytest.raises(InputError, match=f"{name} must be an integer; given 16.0"):
+        given.__post_init__()
 
 
 def test_samples_must_fit_the_configuration(tmp_path):
