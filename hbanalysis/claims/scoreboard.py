@@ -117,7 +117,7 @@ def markdown(found: Sequence[Standing], link: Callable[[paper.Claim], str]) -> s
                 "; ".join(one.found) or "–",
                 one.outcome,
                 "; ".join(one.elsewhere) or "–",
-                f"{link(one.claim)} {_command(one)}" if one.study else "–",
+                f"{link(one.claim)} {_commands(one)}" if one.study else "–",
             ]
         )
     return _lines(lines)
@@ -162,10 +162,9 @@ def _lines(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _command(one: Standing) -> str:
-    """What computes the rows that decide a claim, and the studies that decide parts of it."""
-    also = " and ".join(f"`{study}`" for study in one.claim.also)
-    return f"`hbanalysis run {one.study} --scale paper`" + (f", and {also} likewise" if also else "")
+def _commands(one: Standing) -> str:
+    """What computes the rows that decide a claim and its parts."""
+    return " ".join(f"`hbanalysis run {study} --scale paper`" for study in (one.study, *one.claim.also))
 
 
 def _first(found: Sequence[str]) -> str:
