@@ -1,7 +1,8 @@
 """Adversarial perturbations of images: the paper's five attacks, a strong one to judge them by, and what they tell.
 
 Every attack has the signature ``(model, x, labels, eps, *, clip=(0.0, 1.0), ...) -> x_adv``. Images and ``eps`` are in
-units of [0, 1]; a model that normalises its inputs does so itself. Models run in eval mode and are left as they were.
+units of [0, 1]; a model that normalises its inputs does so itself. Labels are integers in a tensor, list or array.
+Models run in eval mode, are given copies of the images, and are left as they were.
 """
 
 from hbanalysis.attacks.batches import Attack

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hbanalysis.attacks.geometry import Clip, clipped
 from hbanalysis.attacks.gradients import SOFTMAX, logits_of
 from hbanalysis.errors import InputError, require, unknown_name
+from hbanalysis.inputs.logits import Labels, check_samples_apart, class_numbers
 from hbanalysis.memory import available
 from hbanalysis.operators.guards import check_model, differentiation, unwrapped
 from hbanalysis.operators.products import graph_bytes
@@ -17,12 +18,12 @@ Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]  # an attack of fixed siz
 Step = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # the same for a chunk with one eps (n,) a sample
 
 _LARGEST = {"cpu": 256, "cuda": 1024}
-_PROBES = 2  # samples whose graphs tell the memory a sample takes
+_PROBES = 2  # samples whose graphs tell the memory a sample takes, and whether samples mix
 _WORKING = 6  # a second derivative holds the graph of the forward pass a few times over
 
 
 def attacked(
-    step: Step, model: nn.Module, x: Tensor, labels: Tensor, eps: float | Tensor, clip: Clip, batch_size: int | None
+    step: Step, model: nn.Module, x: Tensor, labels: Labels, eps: float | Tensor, clip: Clip, batch_size: int | None
 ) -> Tensor:
     """Run an attack chunk by chunk and clamp its results; the model is left as it was.
 
@@ -40,13 +41,12 @@ def attacked(
         NumericalError: The model's output is not finite.
     """
     model = unwrapped(model)
-    check_images(model, x, labels, clip)
+    numbers = check_images(model, x, labels, clip)
     radii = sizes(eps, x)
-    labels = labels.long()
     with differentiation(model):
-        x, labels, radii = _owned(x), _owned(labels), _owned(radii)
+        x, numbers, radii = _owned(x), _owned(numbers), _owned(radii)
         results = [
-            clipped(step(model, x[rows], labels[rows], radii[rows]), clip) for rows in chunks(model, x, batch_size)
+            clipped(step(model, x[rows], numbers[rows], radii[rows]), clip) for rows in chunks(model, x, batch_size)
         ]
         return torch.cat(results).detach() if results else x.clone()
 
@@ -54,41 +54,45 @@ def attacked(
 def chunks(model: nn.Module, x: Tensor, batch_size: int | None) -> Iterator[slice]:
     """Yield the rows of each chunk. Runs inside `guards.differentiation`.
 
+    Cost: a forward and a backward pass of two samples.
+
     Raises:
-        InputError: ``batch_size`` is less than 1.
+        InputError: ``batch_size`` is less than 1, or the model mixes the samples of a batch.
     """
     require(batch_size is None or batch_size >= 1, f"batch_size must be at least 1, or None; given {batch_size}.")
-    size = batch_size or _fitting(model, x)
+    if len(x) == 0:
+        return
+    needed = _WORKING * _graph_bytes(model, x)
+    size = batch_size or _fitting(x.device, needed)
     for start in range(0, len(x), size):
         yield slice(start, start + size)
 
 
-def check_images(model: nn.Module, x: Tensor, labels: Tensor, clip: Clip) -> None:
-    """Raise `InputError` unless images and labels can be attacked. Reads the device once.
+def check_images(model: nn.Module, x: Tensor, labels: Labels, clip: Clip) -> Tensor:
+    """Return the labels, int64; raise `InputError` unless images and labels can be attacked. Reads the device once.
 
     Raises:
-        InputError: Images that are integers, in another dtype or on another device than the model, not finite, or out
-            of the range ``clip``; labels of another length, kind or device; a model whose output depends on the batch.
+        InputError: Images that are no tensor, integers, in another dtype or on another device than the model, not
+            finite, or out of the range ``clip``; labels of another length, kind or device; a model whose layers take
+            statistics from the batch.
     """
     check_model(model)
+    require(isinstance(x, Tensor), f"Images must be a tensor; given {type(x).__name__}. Try torch.as_tensor(x).")
     require(
         x.dtype in (torch.float32, torch.float64),
         f"Images must be float32 or float64, in units of [0, 1]; given {x.dtype}. For bytes use x.float() / 255.",
     )
     require(x.ndim >= 2, f"Images are a batch (n, ...); given shape {tuple(x.shape)}. For one image use x[None].")
+    numbers = numbers_of(labels, x)
     require(
-        labels.shape == x.shape[:1],
-        f"{len(x)} images need as many labels; given {len(labels) if labels.ndim == 1 else tuple(labels.shape)}.",
-    )
-    require(
-        not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool),
-        f"Labels are integers, numbers of classes; given {labels.dtype}. Of probabilities take argmax(1).",
+        numbers.shape == x.shape[:1],
+        f"{len(x)} images need as many labels; given {len(numbers) if numbers.ndim == 1 else tuple(numbers.shape)}.",
     )
     weights = next((p for p in model.parameters() if p.is_floating_point()), x)
-    devices = sorted({str(t.device) for t in (x, labels, weights)})
+    devices = sorted({str(t.device) for t in (x, numbers, weights)})
     require(
         len(devices) == 1,
-        f"Model ({weights.device}), images ({x.device}) and labels ({labels.device}) must lie on one device; "
+        f"Model ({weights.device}), images ({x.device}) and labels ({numbers.device}) must lie on one device; "
         "use .to(device).",
     )
     require(
@@ -96,6 +100,17 @@ def check_images(model: nn.Module, x: Tensor, labels: Tensor, clip: Clip) -> Non
         f"The images are {x.dtype}, the weights {weights.dtype}; use x.to({weights.dtype}) or a copy of the model.",
     )
     _check_range(x, clip)
+    return numbers
+
+
+def numbers_of(labels: Labels, x: Tensor) -> Tensor:
+    """Return labels as int64; lists and arrays are taken to where the images lie.
+
+    Raises:
+        InputError: No integers.
+    """
+    numbers = class_numbers(labels)
+    return numbers if isinstance(labels, Tensor) else numbers.to(x.device)
 
 
 def sizes(eps: float | Tensor, x: Tensor) -> Tensor:
@@ -150,11 +165,25 @@ def _owned(t: Tensor) -> Tensor:
     return t.clone() if t.is_inference() else t.detach()
 
 
-def _fitting(model: nn.Module, x: Tensor) -> int:
-    largest = _LARGEST.get(x.device.type, _LARGEST["cuda"])
-    if len(x) <= _PROBES:
-        return max(len(x), 1)
+def _fitting(device: torch.device, needed: float) -> int:
+    """Return how many samples to differentiate at once if one takes so many bytes."""
+    largest = _LARGEST.get(device.type, _LARGEST["cuda"])
+    return max(min(largest, int(available(device) / 2 / max(needed, 1))), 1)
+
+
+def _graph_bytes(model: nn.Module, x: Tensor) -> float:
+    """Return the bytes that the graph of the logits keeps for a sample, and refuse a model that mixes samples.
+
+    Raises:
+        InputError: See `check_samples_apart`.
+    """
     known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    probe = x[:_PROBES].clone().requires_grad_(True)
-    needed = _WORKING * graph_bytes(lambda: logits_of(model, probe), known) / _PROBES
-    return max(min(largest, int(available(x.device) / 2 / max(needed, 1))), 1)
+    probe = x[[place % len(x) for place in range(_PROBES)]].requires_grad_(True)  # one sample stands twice
+
+    def build() -> None:
+        check_samples_apart(logits_of(model, probe), probe)
+
+    try:
+        return graph_bytes(build, known) / _PROBES
+    except RuntimeError:  # without a derivative nothing is kept; an attack says so where it takes one
+        return 0.0

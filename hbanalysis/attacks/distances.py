@@ -14,6 +14,7 @@ from hbanalysis.attacks.evaluation import still_correct
 from hbanalysis.attacks.geometry import Clip, ascent
 from hbanalysis.attacks.projected_gradient import pgd
 from hbanalysis.errors import InputError, require
+from hbanalysis.inputs.logits import Labels
 from hbanalysis.operators.guards import unwrapped
 
 SizedAttack = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # (model, x, labels, eps) with eps (n,)
@@ -28,7 +29,7 @@ class MinimalDistance:
         eps: The smallest size tried at which the attack succeeded, ``(n,)`` in float64; 0 where the sample is
             misclassified as it is, infinite where no size up to ``upper`` succeeded.
         failed: The largest size below it at which the attack failed, ``(n,)``: the change lies between the two.
-        tolerance: Bound of ``eps - failed`` for every sample with a finite size.
+        tolerance: Bound of ``eps - failed`` for every sample with a finite size, unless no float64 lies in between.
         upper: The largest size tried.
     """
 
@@ -46,7 +47,7 @@ class MinimalDistance:
 def minimal_distance(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     norm: str = "inf",
     attack: SizedAttack | None = None,
@@ -57,8 +58,9 @@ def minimal_distance(
     """Return the smallest size at which an attack succeeds, for each sample, by bisection.
 
     The size is doubled from upper / 256 until the attack succeeds, and the last interval is then halved until it is no
-    longer than ``tolerance``. The result is an upper bound of the distance to the nearest adversarial image, as good as
-    the attack. Where success is not monotone in the size, it is one of the changes from failure to success.
+    longer than ``tolerance``, or no number lies inside. The result is an upper bound of the distance to the nearest
+    adversarial image, as good as the attack. Where success is not monotone in the size, it is one of the changes from
+    failure to success.
 
     Args:
         model: See `fgsm`.
@@ -85,26 +87,29 @@ def minimal_distance(
         tensor([300.,  25.,   0.], dtype=torch.float64)
     """
     ascent(norm)
-    check_images(unwrapped(model), x, labels, clip)
+    numbers = check_images(unwrapped(model), x, labels, clip)
     require(math.isfinite(tolerance) and tolerance > 0, f"tolerance is a distance above 0; given {tolerance}.")
     if attack is None:
         attack = partial(pgd, clip=clip, norm=norm, steps=40, random_start=False, loss="margin")
     largest = _diameter(x, clip, norm) if upper is None else upper
     require(math.isfinite(largest) and largest > 0, f"upper is a distance above 0 and finite; given {upper}.")
-    right = still_correct(model, x, labels)
+    right = still_correct(model, x, numbers)
     low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     high = torch.where(right, torch.inf, 0.0).double()
+    first = _FIRST * largest or largest  # of the smallest numbers such a part is 0
     while len(rows := _open(low, high, largest, tolerance)):
-        doubled = torch.where(low[rows] > 0, 2 * low[rows], _FIRST * largest).clamp(max=largest)
+        doubled = torch.where(low[rows] > 0, 2 * low[rows], first).clamp(max=largest)
         eps = torch.where(high[rows].isinf(), doubled, (low[rows] + high[rows]) / 2)
-        failed = still_correct(model, attack(model, x[rows], labels[rows], eps), labels[rows])
+        failed = still_correct(model, attack(model, x[rows], numbers[rows], eps), numbers[rows])
         low[rows] = torch.where(failed, eps, low[rows])
         high[rows] = torch.where(failed, high[rows], eps)
     return MinimalDistance(high, low, tolerance, largest)
 
 
 def _open(low: Tensor, high: Tensor, largest: float, tolerance: float) -> Tensor:
-    unknown = torch.where(high.isinf(), low < largest, high - low > tolerance)
+    middle = (low + high) / 2
+    divisible = (high - low > tolerance) & (low < middle) & (middle < high)
+    unknown = torch.where(high.isinf(), low < largest, divisible)
     return unknown.nonzero().flatten()
 
 

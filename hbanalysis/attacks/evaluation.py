@@ -6,13 +6,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from hbanalysis.attacks.batches import Attack, check_images, chunks
+from hbanalysis.attacks.batches import Attack, check_images, chunks, numbers_of
 from hbanalysis.attacks.gradients import check_logits, logits_of
 from hbanalysis.errors import require
+from hbanalysis.inputs.logits import Labels
 from hbanalysis.operators.guards import differentiation, unwrapped
 
 
-def still_correct(model: nn.Module, x: Tensor, labels: Tensor, *, batch_size: int | None = None) -> Bool[Tensor, " n"]:
+def still_correct(model: nn.Module, x: Tensor, labels: Labels, *, batch_size: int | None = None) -> Bool[Tensor, " n"]:
     """Return whether each image is classified as its label, in eval mode.
 
     Args:
@@ -21,10 +22,10 @@ def still_correct(model: nn.Module, x: Tensor, labels: Tensor, *, batch_size: in
         labels: Labels ``(n,)``.
         batch_size: Samples in a forward pass; ``None`` chooses.
 
-    Cost: one forward pass.
+    Cost: one forward pass, and a gradient of two samples.
 
     Raises:
-        InputError: See `fgsm`.
+        InputError: See `fgsm`; a model that cannot be differentiated is taken.
         NumericalError: The model's output is not finite.
 
     Example:
@@ -32,19 +33,19 @@ def still_correct(model: nn.Module, x: Tensor, labels: Tensor, *, batch_size: in
         tensor([ True, False])
     """
     model = unwrapped(model)
-    check_images(model, x, labels, None)
+    numbers = check_images(model, x, labels, None)
     found = [torch.zeros(0, dtype=torch.bool, device=x.device)]
     with differentiation(model):
-        x, labels = x.clone(), labels.long().clone()  # also those made under torch.inference_mode
+        x, numbers = x.clone(), numbers.clone()  # also those made under torch.inference_mode
         for rows in chunks(model, x, batch_size):
             with torch.no_grad():
                 logits = logits_of(model, x[rows])
-                check_logits(logits, labels[rows])
-                found.append(logits.argmax(1) == labels[rows])
+                check_logits(logits, numbers[rows])
+                found.append(logits.argmax(1) == numbers[rows])
     return torch.cat(found)
 
 
-def accuracy_under(model: nn.Module, attack: Attack, x: Tensor, labels: Tensor) -> float:
+def accuracy_under(model: nn.Module, attack: Attack, x: Tensor, labels: Labels) -> float:
     """Return the fraction of samples that are classified correctly after an attack.
 
     Args:
@@ -66,11 +67,12 @@ def accuracy_under(model: nn.Module, attack: Attack, x: Tensor, labels: Tensor) 
         >>> accuracy_under(nn.Identity(), partial(fgsm, eps=0.2), x, torch.tensor([0, 0]))
         0.5
     """
-    return _fraction(still_correct(model, attack(model, x, labels), labels))
+    numbers = check_images(unwrapped(model), x, labels, None)
+    return _fraction(still_correct(model, attack(model, x, numbers), numbers))
 
 
 def worst_case(
-    model: nn.Module, attacks: Iterable[Attack] | Mapping[str, Attack], x: Tensor, labels: Tensor
+    model: nn.Module, attacks: Iterable[Attack] | Mapping[str, Attack], x: Tensor, labels: Labels
 ) -> Bool[Tensor, " n"]:
     """Return whether each sample is classified correctly as it is and after every one of several attacks.
 
@@ -97,10 +99,11 @@ def worst_case(
         tensor([False,  True])
     """
     standing = still_correct(model, x, labels)
+    numbers = numbers_of(labels, x)
     for attack in attacks.values() if isinstance(attacks, Mapping) else attacks:
         left = standing.nonzero().flatten()
         if len(left):
-            standing[left] = still_correct(model, attack(model, x[left], labels[left]), labels[left])
+            standing[left] = still_correct(model, attack(model, x[left], numbers[left]), numbers[left])
     return standing
 
 

@@ -5,12 +5,13 @@ from torch import Tensor, nn
 from hbanalysis.attacks.batches import attacked, check_choices
 from hbanalysis.attacks.geometry import Clip, clipped, per_sample, signs, units
 from hbanalysis.attacks.gradients import gradient
+from hbanalysis.inputs.logits import Labels
 
 
 def fgsm(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     eps: float | Tensor,
     *,
     clip: Clip = (0.0, 1.0),
@@ -68,7 +69,7 @@ def fgsm(
 def iterated_fgsm(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     eps: float | Tensor,
     *,
     clip: Clip = (0.0, 1.0),
@@ -124,7 +125,7 @@ def iterated_fgsm(
 def l2_grad(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     eps: float | Tensor,
     *,
     clip: Clip = (0.0, 1.0),

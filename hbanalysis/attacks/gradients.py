@@ -14,28 +14,31 @@ Three objectives have names:
 All derivatives are those of the sum over samples, so a sample's result does not depend on its batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hbanalysis.errors import InputError, NumericalError, require
+from hbanalysis.operators import objective as objectives
 from hbanalysis.operators.guards import once_differentiable_functions, twice_differentiable
 
 SOFTMAX = ("relative", "plain")
 
 
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the logits ``(n, c)`` of images; ``.logits`` of the model's output, if it has any.
+    """Return the logits ``(n, c)`` of images; ``.logits`` or ``["logits"]`` of the model's output, if it has any.
+
+    The model is given a copy of the images, so it may write into it.
 
     Raises:
         InputError: The output is not one row of at least two logits a sample.
     """
-    outputs = model(x)
-    logits = getattr(outputs, "logits", outputs)
+    logits = objectives.logits_of(model(x.clone()))
     if not isinstance(logits, Tensor):
-        raise InputError(f"Attacks need one tensor of logits (n, c); the model returned a {type(outputs).__name__}.")
+        kind = "dict" if isinstance(logits, Mapping) else type(logits).__name__
+        raise InputError(f"Attacks need one tensor of logits (n, c), or .logits; the model returned a {kind}.")
     require(
         logits.ndim == 2 and len(logits) == len(x) and logits.shape[1] >= 2,
         f"Attacks need logits (n, c) with at least 2 classes; for images {tuple(x.shape)} the model returned "

@@ -10,6 +10,7 @@ from hbanalysis.attacks.batches import attacked, check_choices
 from hbanalysis.attacks.geometry import Clip, ascent, clipped, lengths, per_sample, project
 from hbanalysis.attacks.gradients import gradient, logits_of, margins
 from hbanalysis.errors import require, unknown_name
+from hbanalysis.inputs.logits import Labels
 
 LOSSES = ("cross_entropy", "margin")
 _STRIDE = 2.5  # steps together reach this many times as far as the ball, so its border is within reach of any start
@@ -18,7 +19,7 @@ _STRIDE = 2.5  # steps together reach this many times as far as the ball, so its
 def pgd(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     eps: float | Tensor,
     *,
     clip: Clip = (0.0, 1.0),

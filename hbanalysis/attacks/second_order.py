@@ -19,6 +19,7 @@ from hbanalysis.attacks.geometry import Clip, per_sample, signs, units
 from hbanalysis.attacks.gradients import Curvature
 from hbanalysis.errors import require, unknown_name
 from hbanalysis.inputs import newton_direction
+from hbanalysis.inputs.logits import Labels
 
 SOLVERS = ("cg", "exact")
 
@@ -26,7 +27,7 @@ SOLVERS = ("cg", "exact")
 def fhsm(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     eps: float | Tensor,
     *,
     clip: Clip = (0.0, 1.0),
@@ -87,7 +88,7 @@ def fhsm(
 def l2_hess(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     eps: float | Tensor,
     *,
     clip: Clip = (0.0, 1.0),
@@ -140,7 +141,7 @@ def l2_hess(
 def newton_step(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     solver: str = "cg",
     iterations: int = 5,

@@ -7,13 +7,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import RankWarning, require
-from hbanalysis.inputs.jacobians import LogitJacobians, check_norm, collected, logit_jacobians
+from hbanalysis.inputs.chunks import collected, logit_jacobians
+from hbanalysis.inputs.jacobians import LogitJacobians, check_norm
+from hbanalysis.inputs.logits import Labels
 
 
 def newton_direction(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     damping: float = 0.0,
     normalized: bool = False,
@@ -90,7 +92,7 @@ def newton_direction(
 def boundary_distance(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     norm: str = "inf",
     chunk_size: int | None = None,

@@ -6,30 +6,26 @@ most c - 1 rows, so after :math:`R^T = Q T` (float64, Householder) everything is
 eigenvalues of H are the squared singular values of T C.
 """
 
-from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import InputError, NumericalError, require
-from hbanalysis.inputs.logits import LogitMap, Piece, check_finite
-from hbanalysis.inputs.piecewise import require_piecewise_linear
 from hbanalysis.inputs.softmax import SoftmaxCurvature, other_classes, softmax_curvature
 
-_WORKING = 24  # bytes for each number of R: it and its orthonormal basis in float64, and what LAPACK copies
+_ROUNDING = 64  # units that the rounding of rows leaves in a singular value which is zero, at most: 5 were seen
+_LEAD = 1000.0  # a label so many nats behind has a probability that no other can feel, also as a square root
+_NO_CURVATURE = 200.0  # damping so many nats above the curvature leaves the gradient alone
 _NORMS = {"inf": 1, "2": 2}  # the norm dual to that of the perturbation
-
-Result = TypeVar("Result")
 
 
 class LogitJacobians:
     r"""The Jacobians of the relative logits of n samples, and the curvature of their losses.
 
-    Made by `logit_jacobians`. Numbers a sample (eigenvalues, norms, distances) are float64; what has the shape of the
-    inputs is in the model's dtype. Everything is on the model's device.
+    Made by `hbanalysis.inputs.logit_jacobians`. Numbers a sample (eigenvalues, norms, distances) are float64; what has
+    the shape of the inputs is in the model's dtype. Everything is on the model's device.
 
     Args:
         rows: :math:`R_k = \nabla_x (z_k - z_y)`, the classes other than the label ascending, ``(n, c - 1, *shape)``.
@@ -81,8 +77,7 @@ class LogitJacobians:
         """
         basis, triangle = self._qr
         left, sizes, right = torch.linalg.svd(triangle @ self.softmax.factor, full_matrices=False)
-        slopes = (right @ self.softmax.pulled[:, :, None])[:, :, 0]
-        left = left * torch.where(slopes < 0, -1.0, 1.0)[:, None, :]
+        left = left * self._signs(left, sizes, right)[:, None, :]
         vectors = (basis @ left).mT.to(self.rows.dtype)
         return sizes.square() * self._unit, vectors.reshape(*vectors.shape[:2], *self.rows.shape[2:])
 
@@ -99,7 +94,9 @@ class LogitJacobians:
         nothing about rank.
 
         Args:
-            rtol: ``None`` means NumPy's, the larger of c - 1 and d times the rounding unit of the model's dtype.
+            rtol: ``None`` means the larger of c - 1 and 64 times the rounding unit of the model's dtype, and NumPy's
+                rule, the larger of c - 1 and d times that of float64. Each row is right to some units whatever its
+                length: dependent rows of float32 left 5 at most for 64 to 150,528 inputs. What follows is float64.
         """
         sizes = torch.linalg.svdvals(self._triangle)
         return self._above(sizes, rtol)
@@ -116,7 +113,8 @@ class LogitJacobians:
 
         Raises:
             InputError: Negative damping.
-            NumericalError: A direction is too long for the model's dtype; ``normalized=True`` avoids that.
+            NumericalError: A direction is too long for the model's dtype; ``normalized=True`` avoids that. Or it is
+                lost, where R lacks rank and logits lie 1,400 apart.
         """
         require(0 <= damping < float("inf"), f"damping is finite and not negative; given {damping}.")
         basis, triangle = self._qr
@@ -161,39 +159,73 @@ class LogitJacobians:
     def _triangle(self) -> Tensor:
         return self._qr[1] if "_qr" in self.__dict__ else torch.linalg.qr(self._flat.mT, mode="r")[1]
 
+    @cached_property
+    def _solvable(self) -> SoftmaxCurvature:
+        """The curvature with labels at most `_LEAD` behind, so that no square root of a probability underflows."""
+        beyond = (self.relative.amax(1, keepdim=True) - _LEAD).clamp(min=0)
+        return softmax_curvature(self.relative - beyond) if bool(beyond.any()) else self.softmax
+
     def _above(self, sizes: Tensor, rtol: float | None) -> Tensor:
         if rtol is None:
-            rtol = max(self.rows.shape[1], self.rows[0, 0].numel()) * torch.finfo(self.rows.dtype).eps
+            count, numbers = self.rows.shape[1], self.rows[0, 0].numel()
+            rows = max(count, _ROUNDING) * torch.finfo(self.rows.dtype).eps
+            rtol = rows + max(count, numbers) * torch.finfo(torch.float64).eps
         return (sizes > rtol * sizes[:, :1]).sum(1)
 
-    def _damped(self, triangle: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-        """Coordinates of the damped direction in the basis Q, and the logarithm of their scale."""
+    def _signs(self, left: Tensor, sizes: Tensor, right: Tensor) -> Tensor:
+        r"""Return 1 or -1 for each singular vector :math:`u_i` of T C, so that the gradient has no negative part in it.
+
+        The part is :math:`u_i^T T q` or, with the gradient h in the basis of the factor, :math:`\sigma_i v_i^T h`. The
+        first is right to the rounding of T q, the second to that of :math:`\sigma_i h`; the smaller one decides.
+        """
         curvature = self.softmax
-        left, sizes, right = torch.linalg.svd(triangle @ curvature.factor, full_matrices=False)
-        # In units of exp(scale) the denominator is s^2 + exp(excess); it is divided by its larger summand's scale.
-        excess = torch.as_tensor(damping, dtype=torch.float64).log().to(sizes.device) - curvature.scale
-        above = excess.clamp(min=0)
-        shrunk = sizes / (sizes.square() * (-above).exp()[:, None] + (excess - above).exp()[:, None])
-        pulled = (right @ curvature.pulled[:, :, None])[:, :, 0]
-        return (left @ (shrunk * pulled)[:, :, None])[:, :, 0], curvature.pulled_scale - curvature.scale / 2 - above
+        gradient = self._triangle @ self._weights[:, :, None]
+        by_gradient = (left.mT @ gradient)[:, :, 0]
+        by_factor = (right @ curvature.pulled[:, :, None])[:, :, 0]
+        first = gradient.flatten(1).norm(dim=1).log() + curvature.log_q.amax(1)
+        second = curvature.pulled.norm(dim=1).log() + curvature.scale / 2 + curvature.pulled_scale
+        slopes = torch.where(sizes.log() + second[:, None] < first[:, None], by_factor, by_gradient)
+        return torch.where(slopes < 0, -1.0, 1.0)
+
+    def _damped(self, triangle: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+        r"""Coordinates of the damped direction in the basis Q, and the logarithm of their scale.
+
+        .. math:: (T C C^T T^T + \mu I) \, w = T C h, \qquad \text{the least squares of} \quad
+            \binom{C^T T^T}{\sqrt\mu \, I} \, w = \binom{h}{0}
+        """
+        curvature = self._solvable
+        excess = torch.as_tensor(damping, dtype=torch.float64).log().to(triangle.device) - curvature.scale
+        ridge = excess.clamp(max=_NO_CURVATURE)
+        size = triangle.shape[1]
+        identity = torch.eye(size, dtype=torch.float64, device=triangle.device)
+        rows = torch.cat([(triangle @ curvature.factor).mT, (ridge / 2).exp()[:, None, None] * identity], 1)
+        solved = _least_squares(rows, nn.functional.pad(curvature.pulled, (0, size)))
+        return solved, curvature.pulled_scale - curvature.scale / 2 - (excess - ridge)
 
     def _undamped(self, triangle: Tensor, rtol: float | None) -> tuple[Tensor, Tensor]:
-        """The same for the pseudo-inverse: R^+ 1 where R has full rank, else least squares weighted by A."""
+        """The same for the pseudo-inverse: R^+ 1 / p_y where R has full rank, else least squares weighted by A."""
         left, sizes, right = torch.linalg.svd(triangle, full_matrices=False)
         ranks = self._above(sizes, rtol)
-        small = torch.zeros_like(triangle[:, :, 0])
+        small, scale = torch.zeros_like(triangle[:, :, 0]), -self.softmax.log_p
         for rank in ranks.unique().tolist():
             if rank == 0:  # a gradient of 0
                 continue
             which = (ranks == rank).nonzero().flatten()
             span = right[which, :rank].mT  # the columns span the range of R
-            full = rank == triangle.shape[2]
-            solved = span.sum(1) if full else _weighted(self.softmax.factor[which], span)
+            if rank == triangle.shape[2]:
+                solved = span.sum(1)
+            else:
+                curvature = self._solvable
+                solved = _least_squares(curvature.factor[which].mT @ span, curvature.pulled[which])
+                scale[which] = (curvature.pulled_scale - curvature.scale / 2)[which]
             small[which] = (left[which, :, :rank] @ (solved / sizes[which, :rank])[:, :, None])[:, :, 0]
-        return small, -self.softmax.log_p
+        return small, scale
 
     def _shaped(self, vectors: Tensor, scale: Tensor, normalized: bool, what: str) -> Tensor:
         """Return ``exp(scale) vectors`` or unit vectors, in the shape of the inputs."""
+        largest = vectors.abs().amax(1)  # squares and the exponential then neither underflow nor overflow by themselves
+        vectors = torch.where(largest[:, None] > 0, vectors / largest[:, None], 0.0)
+        scale = scale + largest.log()
         if normalized:
             norms = vectors.norm(dim=1, keepdim=True)
             scaled = torch.where(norms > 0, vectors / norms, 0.0).to(self.rows.dtype)
@@ -208,97 +240,26 @@ class LogitJacobians:
         return scaled.reshape(len(self), *self.rows.shape[2:])
 
 
-def logit_jacobians(
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    *,
-    chunk_size: int | None = None,
-    memory_budget: int | None = None,
-    any_network: bool = False,
-) -> Iterator[LogitJacobians]:
-    r"""Yield the Jacobians of the relative logits, chunk by chunk, for several quantities from one pass.
-
-    Eigenvalues, gradients, Newton directions and boundary distances of a chunk all come from the same c - 1
-    vector-Jacobian products.
+def _least_squares(rows: Tensor, right: Tensor) -> Tensor:
+    """Return the w that bring ``rows w`` nearest to ``right``, ``(n, columns)``; rows may differ in size by any factor.
 
     Args:
-        model: Maps inputs to logits ``(n, c)``. It runs in eval mode and is left as it was.
-        x: Inputs ``(N, ...)``.
-        labels: ``(N,)``.
-        chunk_size: Samples at once; ``None`` takes what fits ``memory_budget``, at most 50 on a CPU and 1,000 on a
-            GPU.
-        memory_budget: Bytes for a chunk, its graph included; ``None`` means a quarter of what is free (1 GiB at most)
-            on a CPU, half of it on a GPU.
-        any_network: Also take networks that are not piecewise linear. Eigenvalues and directions are then those of the
-            Gauss-Newton part :math:`R^T A R`, not of the Hessian; gradients and boundary distances are right as ever.
-
-    Cost: one forward pass and c - 1 backward passes that stop at the input, some (c + 1) / 2 input gradients.
-    Memory: the graph, and 24 bytes and the rows themselves for each of the c - 1 times d numbers of a sample.
+        rows: ``(n, count, columns)`` of full column rank.
+        right: ``(n, count)``.
 
     Raises:
-        InputError: The network is not piecewise linear; the message names the operation. Or see `hbanalysis.inputs`.
-        NumericalError: Logits or gradients are not finite.
-
-    Example:
-        >>> model, x = nn.Linear(2, 3), torch.tensor([[1.0, 2.0]])
-        >>> (part,) = logit_jacobians(model, x, torch.tensor([0]))
-        >>> bool(torch.allclose(part.rows[0], model.weight[1:] - model.weight[:1]))
-        True
+        NumericalError: Rows that are needed have underflowed to 0.
     """
-    logits = LogitMap(model, x, labels)
-    if not any_network:
-        require_piecewise_linear(logits)
-    return walk(logits, chunk_size, memory_budget)
-
-
-def collected(parts: Iterator[LogitJacobians], of: Callable[[LogitJacobians], Result]) -> list[Result]:
-    """Return a quantity of every chunk; no chunk is held while the next one is made."""
-    found: list[Result] = []
-    while True:
-        part = next(parts, None)
-        if part is None:
-            return found
-        found.append(of(part))
-        del part
-
-
-def walk(logits: LogitMap, chunk_size: int | None, memory_budget: int | None) -> Iterator[LogitJacobians]:
-    """Yield the Jacobians of a model that has been checked; see `logit_jacobians`."""
-    with logits.guarded():
-        graph = logits.graph_bytes()
-    numbers = (logits.classes - 1) * logits.x[0].numel()
-    size = logits.size(chunk_size, memory_budget, graph + numbers * (logits.dtype.itemsize + _WORKING))
-    for first in range(0, len(logits.x), size):
-        with logits.guarded():  # not around the yield: between two chunks the model belongs to the caller
-            piece = logits.piece(slice(first, first + size), first)
-            found, rows = _relative_rows(logits, piece)
-        check_finite(found, piece)
-        check_finite(rows, piece)
-        yield LogitJacobians(rows, found, piece.labels, first)
-
-
-def _relative_rows(logits: LogitMap, piece: Piece) -> tuple[Tensor, Tensor]:
-    """Return logits and the gradients of the other logits relative to the label's, one backward pass each."""
-    others = other_classes(piece.labels, logits.classes)
-    shape = (len(piece), logits.classes - 1, *piece.inputs.shape[1:])
-    rows = torch.empty(shape, dtype=logits.dtype, device=logits.device)
-    found = logits(piece)
-    for column in range(logits.classes - 1):
-        seed = torch.zeros_like(found).scatter_(1, others[:, column : column + 1], 1.0)
-        seed.scatter_(1, piece.labels[:, None], -1.0)
-        (row,) = torch.autograd.grad(found, piece.inputs, seed, retain_graph=column < logits.classes - 2)
-        rows[:, column] = row
-    return found.detach(), rows
-
-
-def _weighted(factor: Tensor, span: Tensor) -> Tensor:
-    """Return the w that bring ``span w`` nearest to ones in the norm of A = C C^T, ``(n, rank)``."""
-    order = torch.diagonal(factor, dim1=1, dim2=2).argsort(dim=1, descending=True)
     # Householder QR respects rows of very different size only if the large ones come first.
-    rows = (factor.mT @ span).gather(1, order[:, :, None].expand(-1, -1, span.shape[2]))
-    right = factor.sum(1).gather(1, order)[:, :, None]
-    return torch.linalg.lstsq(rows, right, driver="gels").solution[:, :, 0]
+    order = rows.norm(dim=2).argsort(dim=1, descending=True)
+    rows = rows.gather(1, order[:, :, None].expand_as(rows))
+    try:
+        return torch.linalg.lstsq(rows, right.gather(1, order)[:, :, None], driver="gels").solution[:, :, 0]
+    except torch.linalg.LinAlgError as error:
+        raise NumericalError(
+            "The curvatures of the logits span more than float64 holds, and their gradients are linearly dependent, so "
+            "the Newton direction without damping is lost. Use a positive damping."
+        ) from error
 
 
 def check_norm(norm: str) -> int:

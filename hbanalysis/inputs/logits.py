@@ -1,9 +1,10 @@
 """A model as a map from inputs to logits, one sample at a time: what every function of this package checks first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +14,12 @@ from hbanalysis.operators.guards import check_model, differentiation, twice_diff
 from hbanalysis.operators.objective import logits_of
 from hbanalysis.operators.products import graph_bytes
 
+Labels = Tensor | Sequence[int] | np.ndarray  # numbers of classes, one a sample
+
 _LARGEST_CHUNK = {"cpu": 50, "cuda": 1000}
 _LARGEST_BUDGET = 1 << 30  # bytes on a CPU; larger chunks are no faster there
 _HALF = (torch.float16, torch.bfloat16)
+_MIXED = 10  # a slope in another sample of so many rounding units of the largest is none
 _NO_PATH = (
     "The logits do not depend on the inputs in a way that PyTorch can differentiate: the model detaches them, rounds "
     "them, or runs under torch.no_grad. Give the model without that step."
@@ -51,7 +55,7 @@ class LogitMap:
     Args:
         model: Maps ``(n, ...)`` to logits ``(n, c)``; outputs with ``logits`` are understood.
         x: Inputs ``(N, ...)``, floating point, moved piece by piece to the model's device and dtype.
-        labels: Class labels ``(N,)``; ``None`` if only the map matters.
+        labels: Class labels ``(N,)``.
 
     Attributes:
         classes: c.
@@ -65,14 +69,14 @@ class LogitMap:
         NumericalError: The logits of the first samples are not finite.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, labels: Tensor | None = None) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, labels: Labels) -> None:
         self.model = unwrapped(model)
         check_model(self.model)
-        _check_inputs(x)
+        check_inputs(x)
         self.x = x.detach()
         weight = next((t for t in (*self.model.parameters(), *self.model.buffers()) if t.is_floating_point()), x)
         self.dtype, self.device = weight.dtype, weight.device
-        self.labels = torch.zeros(len(x), dtype=torch.int64) if labels is None else _labels_of(labels, len(x))
+        self.labels = _labels_of(labels, len(x))
         self._layout = torch.contiguous_format
         with self.guarded():
             self.pair = self._pair()
@@ -80,7 +84,8 @@ class LogitMap:
             self.classes = _check_logits(logits, 2)
             self._check_labels()
             check_finite(logits.detach(), self.pair)
-            self._check_samples_apart(logits)
+            with twice_differentiable():
+                require(check_samples_apart(logits, self.pair.inputs), _NO_PATH)
             self._settle_layout(logits.detach())
 
     def guarded(self) -> AbstractContextManager[None]:
@@ -162,22 +167,6 @@ class LogitMap:
                 f"{self.classes} outputs, so labels lie in 0..{self.classes - 1}. {len(wrong)} labels are out of range."
             )
 
-    def _check_samples_apart(self, logits: Tensor) -> None:
-        """Refuse a model whose logits of one sample depend on another one: the Hessian would not be block diagonal."""
-        require(logits.requires_grad, _NO_PATH)
-        # Unequal weights, since a softmax layer at the end makes the plain sum constant.
-        weights = torch.linspace(1, 2, self.classes, dtype=self.dtype, device=self.device)
-        with twice_differentiable():
-            (slope,) = torch.autograd.grad(logits[0] @ weights, self.pair.inputs, allow_unused=True)
-        if slope is None:
-            raise InputError(_NO_PATH)
-        if bool(slope[1].any()):
-            raise InputError(
-                "The logits of a sample depend on the other samples of its batch, in eval mode: batch normalisation "
-                "that is forced to use the batch's statistics, say. The Hessian in the inputs is then not one block a "
-                "sample. Use running statistics, or GroupNorm."
-            )
-
     def _settle_layout(self, logits: Tensor) -> None:
         """Take images channels last on a CPU, where convolutions are faster so, if the model gives the same.
 
@@ -219,7 +208,42 @@ def check_finite(logits: Tensor, piece: Piece) -> None:
         )
 
 
-def _check_inputs(x: Tensor) -> None:
+def check_samples_apart(logits: Tensor, inputs: Tensor) -> bool:
+    """Refuse a model whose logits of one sample depend on another one; return whether they have a derivative at all.
+
+    Args:
+        logits: Those of a batch, ``(n, c)``, with their graph, which is freed.
+        inputs: The batch, a leaf, ``(n, ...)`` with at least 2 samples.
+
+    Cost: a backward pass.
+
+    Raises:
+        InputError: The logits of the first sample change with the other samples, beyond rounding.
+    """
+    if not logits.requires_grad:
+        return False
+    # Unequal weights, since a softmax layer at the end makes the plain sum constant.
+    weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
+    (slope,) = torch.autograd.grad(logits[0] @ weights, inputs, allow_unused=True)
+    if slope is None:
+        return False
+    sizes = slope.abs()
+    if bool(sizes[1:].amax() > _MIXED * torch.finfo(slope.dtype).eps * sizes.amax()):
+        raise InputError(
+            "The logits of a sample depend on the other samples of its batch, in eval mode: batch normalisation that "
+            "is forced to use the batch's statistics, say. A sample's derivatives then change with its batch, and the "
+            "Hessian in the inputs is not one block a sample. Use running statistics, or GroupNorm."
+        )
+    return True
+
+
+def check_inputs(x: Tensor) -> None:
+    """Raise `InputError` unless inputs can be differentiated in.
+
+    Raises:
+        InputError: No tensor, another dtype than float32 or float64, no sample, or one entry without a batch.
+    """
+    require(isinstance(x, Tensor), f"The inputs must be a tensor; given {type(x).__name__}. Try torch.as_tensor(x).")
     require(
         x.is_floating_point() and x.dtype not in _HALF,
         f"The inputs must be floating-point numbers of 32 or 64 bits; given {x.dtype}. Images of bytes become x / 255.",
@@ -228,16 +252,35 @@ def _check_inputs(x: Tensor) -> None:
     require(x.numel() > 0, f"There is no sample; given inputs of shape {tuple(x.shape)}.")
 
 
-def _labels_of(labels: Tensor, n: int) -> Tensor:
+def class_numbers(labels: Labels) -> Tensor:
+    """Return labels as int64: a tensor where it lies, lists and arrays of integers on the CPU.
+
+    Raises:
+        InputError: No integers.
+
+    Example:
+        >>> class_numbers([2, 0])
+        tensor([2, 0])
+    """
+    try:
+        # Of an array a copy: PyTorch warns of those that cannot be written, and takes no negative strides.
+        found = torch.as_tensor(labels.copy() if isinstance(labels, np.ndarray) else labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"Labels are integer classes, a tensor (n,); given a {type(labels).__name__}.") from error
     require(
-        not labels.is_floating_point() and labels.dtype != torch.bool and not labels.is_complex(),
-        f"Labels are integer classes; given {labels.dtype}. Of probabilities or one-hot rows take .argmax(1).",
+        not found.is_floating_point() and found.dtype != torch.bool and not found.is_complex(),
+        f"Labels are integer classes; given {found.dtype}. Of probabilities or one-hot rows take .argmax(1).",
     )
+    return found.detach().long()
+
+
+def _labels_of(labels: Labels, n: int) -> Tensor:
+    numbers = class_numbers(labels)
     require(
-        labels.shape == (n,),
-        f"{n} inputs need as many labels, shape ({n},); given {tuple(labels.shape)}.",
+        numbers.shape == (n,),
+        f"{n} inputs need as many labels, shape ({n},); given {tuple(numbers.shape)}.",
     )
-    return labels.detach().long().cpu()
+    return numbers.cpu()
 
 
 def _check_logits(logits: Tensor, n: int) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import require
-from hbanalysis.inputs.logits import LogitMap, Piece, check_finite
+from hbanalysis.inputs.logits import Labels, LogitMap, Piece, check_finite
 from hbanalysis.operators.guards import once_differentiable_functions, twice_differentiable, versions, weights_sum
 from hbanalysis.operators.losses import cross_entropy
 from hbanalysis.operators.products import graph_bytes
@@ -106,7 +106,7 @@ class InputHessian:
         self,
         model: nn.Module,
         x: Tensor,
-        labels: Tensor,
+        labels: Labels,
         *,
         chunk_size: int | None = None,
         memory_budget: int | None = None,

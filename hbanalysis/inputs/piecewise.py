@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hbanalysis.errors import InputError
-from hbanalysis.inputs.logits import LogitMap
+from hbanalysis.inputs.logits import LogitMap, check_inputs
 from hbanalysis.inputs.operations import Recorder
 
 _ROUNDING = 1000  # a second derivative of so many rounding units of the first is none
@@ -68,7 +68,8 @@ def is_piecewise_linear(model: nn.Module, x: Tensor) -> PiecewiseReport:
         >>> bool(report), report.obstacle
         (False, 'gelu')
     """
-    return report_of(LogitMap(model, x))
+    check_inputs(x)
+    return report_of(LogitMap(model, x, torch.zeros(len(x), dtype=torch.int64)))  # which label does not matter
 
 
 def report_of(logits: LogitMap) -> PiecewiseReport:

@@ -77,9 +77,9 @@ def softmax_curvature(relative: Float[Tensor, "n m"]) -> SoftmaxCurvature:
     log_q, before, after = logs[:, :-1], tails[:, :-1], tails[:, 1:]
     log_d = log_q + after - before
     scale = log_d.amax(1)
-    ratios = (log_q[:, :, None] - after[:, None, :]).exp()
-    triangle = torch.eye(relative.shape[1], dtype=torch.float64, device=relative.device) - ratios.tril(-1)
-    factor = triangle * ((log_d - scale[:, None]) / 2).exp()[:, None, :]
+    factor = (log_q[:, :, None] - after[:, None, :]).exp_().neg_().tril_(-1)  # in place: c may be thousands
+    factor.diagonal(dim1=1, dim2=2).fill_(1.0)
+    factor *= ((log_d - scale[:, None]) / 2).exp()[:, None, :]
     log_h = (log_q - before - after) / 2
     pulled_scale = log_h.amax(1)
     pulled = (log_h - pulled_scale[:, None]).exp()

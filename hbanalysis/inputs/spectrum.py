@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbanalysis.errors import ConvergenceWarning, GeneralPathWarning, require, unknown_name
-from hbanalysis.inputs.jacobians import LogitJacobians, collected, walk
+from hbanalysis.inputs.chunks import collected, walk
+from hbanalysis.inputs.jacobians import LogitJacobians
 from hbanalysis.inputs.lanczos import LeadingPairs, leading_pairs
-from hbanalysis.inputs.logits import LogitMap
+from hbanalysis.inputs.logits import Labels, LogitMap
 from hbanalysis.inputs.operator import Handle, handle_bytes
 from hbanalysis.inputs.piecewise import report_of, require_piecewise_linear
 
@@ -51,7 +52,7 @@ class InputSpectrum:
 def input_spectrum(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     vectors: Literal[False] = False,
     k: int | None = None,
@@ -69,7 +70,7 @@ def input_spectrum(
 def input_spectrum(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     vectors: Literal[True],
     k: int | None = None,
@@ -86,7 +87,7 @@ def input_spectrum(
 def input_spectrum(
     model: nn.Module,
     x: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
     vectors: bool = False,
     k: int | None = None,

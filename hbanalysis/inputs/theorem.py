@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from hbanalysis.errors import require
-from hbanalysis.inputs.jacobians import logit_jacobians
-from hbanalysis.inputs.logits import LogitMap
+from hbanalysis.inputs.chunks import logit_jacobians
+from hbanalysis.inputs.logits import Labels, LogitMap, check_inputs
 from hbanalysis.inputs.operator import InputHessian
 
 _TOGETHER = 50  # samples whose dense Hessians are held at once: 250 MB at 784 numbers a sample
@@ -47,7 +47,7 @@ class HessianEnds:
         return (self.negative_ratios > negative_ratio) | (self.ranks > self.limit)
 
 
-def dense_input_hessians(model: nn.Module, x: Tensor, labels: Tensor) -> Float[Tensor, "n d d"]:
+def dense_input_hessians(model: nn.Module, x: Tensor, labels: Labels) -> Float[Tensor, "n d d"]:
     """Return the Hessian of each sample's cross-entropy in its input, by differentiating twice in float64.
 
     The Hessian of the summed loss is block diagonal, so d products serve all samples. Nothing is symmetrised.
@@ -69,6 +69,7 @@ def dense_input_hessians(model: nn.Module, x: Tensor, labels: Tensor) -> Float[T
         >>> dense_input_hessians(model, torch.zeros(1, 2), torch.tensor([0])).tolist()
         [[[1.0, 0.0], [0.0, 0.0]]]
     """
+    check_inputs(x)
     inputs = x.detach().double()
     operator = InputHessian(deepcopy(model).double(), inputs, labels)
     d = inputs[0].numel()
@@ -81,7 +82,7 @@ def dense_input_hessians(model: nn.Module, x: Tensor, labels: Tensor) -> Float[T
     return found
 
 
-def hessian_ends(model: nn.Module, x: Tensor, labels: Tensor) -> HessianEnds:
+def hessian_ends(model: nn.Module, x: Tensor, labels: Labels) -> HessianEnds:
     r"""Return extreme eigenvalues and rank of every sample's dense input Hessian.
 
     Theorem 1 says :math:`\lambda_{\min} \ge 0`, and Proposition 2, sharpened, that the rank is at most c - 1. In
@@ -108,8 +109,9 @@ def hessian_ends(model: nn.Module, x: Tensor, labels: Tensor) -> HessianEnds:
         >>> ends.limit, bool(ends.exceptions(1e-10).any())
         (2, False)
     """
+    logits = LogitMap(model, x, labels)
     lowest, highest, ranks, asymmetry = [], [], [], []
-    for part, chosen in zip(x.split(_TOGETHER), labels.split(_TOGETHER), strict=True):
+    for part, chosen in zip(x.split(_TOGETHER), logits.labels.split(_TOGETHER), strict=True):
         H = dense_input_hessians(model, part, chosen)
         size = H.abs().amax((1, 2))
         gap = (H - H.mT).abs().amax((1, 2))
@@ -119,12 +121,12 @@ def hessian_ends(model: nn.Module, x: Tensor, labels: Tensor) -> HessianEnds:
         highest.append(values[:, -1])
         sizes = values.abs()
         ranks.append((sizes > H.shape[1] * torch.finfo(H.dtype).eps * sizes.amax(1, keepdim=True)).sum(1))
-    limit = min(LogitMap(model, x, labels).classes - 1, x[0].numel())
+    limit = min(logits.classes - 1, x[0].numel())
     return HessianEnds(torch.cat(lowest), torch.cat(highest), torch.cat(ranks), torch.cat(asymmetry), limit)
 
 
 def product_errors(
-    model: nn.Module, x: Tensor, labels: Tensor, *, vectors: int = 3, seed: int = 0
+    model: nn.Module, x: Tensor, labels: Labels, *, vectors: int = 3, seed: int = 0
 ) -> Float[Tensor, "n vectors"]:
     r"""Return how far autograd's product and the formula are apart, for inputs too large for a dense Hessian.
 
@@ -151,6 +153,7 @@ def product_errors(
         True
     """
     require(vectors >= 1, f"vectors must be at least 1; given {vectors}.")
+    check_inputs(x)
     generator = torch.Generator().manual_seed(seed)
     inputs, precise = x.detach().double(), deepcopy(model).double()
     block = torch.randn(len(x), vectors, *x.shape[1:], generator=generator, dtype=torch.float64).to(inputs)

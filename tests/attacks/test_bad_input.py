@@ -1,8 +1,12 @@
 """Bad input is refused by name, with what is allowed and what to try."""
 
 import copy
+import subprocess
+import sys
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -40,12 +44,13 @@ def test_what_every_attack_refuses(attack):
         (lambda: attack(model, x / 0, y, 0.1, clip=None), "hold NaN or infinity"),
         (lambda: attack(model, (255 * x).byte(), y, 0.1), r"given torch.uint8. For bytes use x.float\(\) / 255"),
         (lambda: attack(model, x.half(), y, 0.1), "given torch.float16"),
+        (lambda: attack(model, x, np.full(60, 0.5), 0.1), "integer classes; given torch.float64"),
         (lambda: attack(model, x.double(), y, 0.1), r"images are torch.float64, the weights torch.float32"),
         (lambda: attack(model, x[0, 0], y, 0.1), r"given shape \(\)"),
         (lambda: attack(model, x[0], y, 0.1), r"given shape \(16,\). For one image use x\[None\]"),
         (lambda: attack(model, x, y[:3], 0.1), "60 images need as many labels; given 3"),
         (lambda: attack(model, x, y[:, None], 0.1), r"as many labels; given \(60, 1\)"),
-        (lambda: attack(model, x, y.float(), 0.1), "integers, numbers of classes; given torch.float32"),
+        (lambda: attack(model, x, y.float(), 0.1), "integer classes; given torch.float32"),
         (lambda: attack(model, x, y > 3, 0.1), "given torch.bool"),
         (lambda: attack(model, x, y + 1, 0.1), r"The label 10 is out of range.*0..9. \d labels"),
         (lambda: attack(model, x, y - 1, 0.1), "The label -1 is out of range"),
@@ -135,6 +140,7 @@ def test_other_helpers_refuse_the_same():
         (lambda: attacks.masking_report(model, x[:0], y[:0], 0.1), "at least one sample"),
         (lambda: attacks.masking_report(model, x, y, 0.0), "eps must be above 0 and at most half.*0.5; given 0.0"),
         (lambda: attacks.masking_report(model, x, y, 0.6), "given 0.6"),
+        (lambda: attacks.masking_report(model, x, y, torch.full((60,), 0.1)), r"one eps.*given shape \(60,\)"),
         (lambda: attacks.masking_report(model, x, y, 0.1, allowed=1.0), "allowed is a share"),
         (lambda: attacks.masking_report(model, x, y, 0.1, restarts=0), "restarts must be at least 1"),
     ]
@@ -143,11 +149,65 @@ def test_other_helpers_refuse_the_same():
             make()
 
 
-def test_outputs_with_logits_are_understood():
-    class Output:
-        def __init__(self, logits):
-            self.logits = logits
+FORBIDDEN = """
+import sys
+import numpy as np
+import torch
+import hbanalysis as hb
+from hbanalysis import attacks, inputs
+from hbanalysis.errors import InputError
 
+model, x, y = torch.nn.Linear(4, 3), torch.rand(3, 4), torch.tensor([0, 1, 2])
+taken = [
+    *(lambda x, y, attack=attack: attack(model, x, y, 0.1) for attack in (attacks.fgsm, attacks.l2_hess, attacks.pgd)),
+    lambda x, y: attacks.still_correct(model, x, y),
+    lambda x, y: attacks.worst_case(model, [], x, y),
+    lambda x, y: attacks.accuracy_under(model, lambda model, x, y: x, x, y),
+    lambda x, y: attacks.minimal_distance(model, x, y),
+    lambda x, y: attacks.masking_report(model, x, y, 0.1),
+    *(
+        lambda x, y, of=of: of(model, x, y)
+        for of in (hb.input_spectrum, hb.newton_direction, hb.boundary_distance, hb.InputHessian, hb.logit_jacobians)
+    ),
+    *(
+        lambda x, y, of=of: of(model, x, y)
+        for of in (inputs.hessian_ends, inputs.dense_input_hessians, inputs.product_errors)
+    ),
+]
+
+def message(call, *given):
+    try:
+        call(*given)
+    except InputError as error:
+        print(error)
+    else:
+        print("nothing was refused")
+
+for call in taken:
+    for images in (x.numpy(), x.tolist()):
+        message(call, images, y)
+    for labels in (None, "012", ["a", "b", "c"], [[0], [1, 2]], [0.5, 1.0, 2.0]):
+        message(call, x, labels)
+message(inputs.is_piecewise_linear, model, x.numpy())
+message(lambda: attacks.masking_report(model, x, y, 0.1, clip=None))
+"""
+
+
+def test_what_the_annotations_forbid_is_refused_by_name():
+    """In a process of its own, since tests check annotations before a function sees its arguments."""
+    run = subprocess.run([sys.executable, "-c", FORBIDDEN], capture_output=True, text=True, check=True)
+    *lines, linear, clip = run.stdout.splitlines()
+    kinds = [f"must be a tensor; given {kind}. Try torch.as_tensor(x)." for kind in ("ndarray", "list")]
+    kinds += [f"integer classes, a tensor (n,); given a {kind}." for kind in ("NoneType", "str", "list", "list")]
+    kinds += ["integer classes; given torch.float32."]
+    assert len(lines) == 16 * len(kinds)
+    for number, line in enumerate(lines):
+        assert kinds[number % len(kinds)] in line
+    assert kinds[0] in linear and "needs clip" in clip
+
+
+@pytest.mark.parametrize("wrap", [lambda z: SimpleNamespace(logits=z), lambda z: {"logits": z, "scores": None}])
+def test_outputs_with_logits_are_understood(wrap):
     model, x, y = convolutional()
 
     class Wrapped(nn.Module):
@@ -156,9 +216,114 @@ def test_outputs_with_logits_are_understood():
             self.inner = model
 
         def forward(self, x):
-            return Output(self.inner(x))
+            return wrap(self.inner(x))
 
-    assert torch.equal(attacks.fgsm(Wrapped(), x, y, 0.1), attacks.fgsm(model, x, y, 0.1))
+    for attack in ALL:
+        assert torch.equal(attack(Wrapped(), x, y, 0.1), attack(model, x, y, 0.1))
+    assert torch.equal(attacks.still_correct(Wrapped(), x, y), attacks.still_correct(model, x, y))
+    report = partial(attacks.masking_report, x=x, labels=y, eps=0.1, steps=2, restarts=1)
+    assert report(Wrapped()) == report(model)
+
+
+class Stubborn(nn.BatchNorm1d):
+    """Batch normalisation that stays in training mode."""
+
+    def train(self, mode=True):
+        return super().train(True)
+
+
+MIXING = {
+    "centred": lambda: Through(lambda f, x: f(x - x.mean(0))),
+    "functional": lambda: Through(lambda f, x: f(nn.functional.batch_norm(x, None, None, training=True))),
+    "module": lambda: nn.Sequential(nn.Linear(16, 10), Stubborn(10)),
+    "normalised logits": lambda: Through(lambda f, x: f(x).softmax(0)),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_models_that_mix_samples_are_refused(name, samples):
+    _, x, y = digits(torch.float32, samples=samples)
+    model = MIXING[name]()
+    cases = [
+        *(partial(attack, eps=0.1, batch_size=size) for attack in ALL for size in (None, 1, 2)),
+        *(partial(attack, eps=0.1, solver="exact") for attack in (attacks.fhsm, attacks.l2_hess)),
+        *(attacks.newton_step, attacks.minimal_distance),
+        *(partial(attacks.still_correct, batch_size=size) for size in (None, 1)),
+        partial(attacks.masking_report, eps=0.1, steps=1, restarts=1),
+        lambda model, x, labels: attacks.worst_case(model, [], x, labels),
+        lambda model, x, labels: attacks.accuracy_under(model, lambda model, x, labels: x, x, labels),
+    ]
+    for case in cases:
+        with pytest.raises(InputError, match="depend on the other samples of its batch"):
+            case(model, x, y)
+
+
+class Opaque(torch.autograd.Function):
+    """Rounds, and has no backward pass."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f, x: f(x.detach()),
+        lambda f, x: f(x).detach(),
+        lambda f, x: f(Opaque.apply(x)),
+        lambda f, x: f(torch.as_tensor(x.numpy())),
+    ],
+    ids=["detached inputs", "detached logits", "no backward", "numpy"],
+)
+def test_models_without_a_derivative_can_be_judged(change):
+    _, x, y = digits(torch.float32, samples=5)
+    model = Through(change)
+    with torch.no_grad():
+        expected = model(x).argmax(1) == y
+    for size in (None, 2):
+        assert torch.equal(attacks.still_correct(model, x, y, batch_size=size), expected)
+
+
+def subtract(f, x):
+    x -= 0.5
+    return f(x)
+
+
+def clamp(f, x):
+    with torch.no_grad():
+        x.clamp_(0.4, 0.6)
+    return f(x)
+
+
+@pytest.mark.parametrize("change", [subtract, clamp])
+def test_models_may_write_into_what_they_are_given(change):
+    _, x, y = digits(torch.float32, samples=8)
+    writing = Through(change)
+    apart = Through(lambda f, x: change(f, x.clone()))
+    apart.layer, before = writing.layer, x.clone()
+    for attack in (*ALL, partial(attacks.fhsm, solver="exact")):
+        assert torch.equal(attack(writing, x, y, 0.1), attack(apart, x, y, 0.1))
+    assert torch.equal(attacks.still_correct(writing, x, y), attacks.still_correct(apart, x, y))
+    report = partial(attacks.masking_report, x=x, labels=y, eps=0.1, steps=2, restarts=1)
+    assert report(writing) == report(apart)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda y: np.array(y, np.uint8)])
+def test_labels_are_what_a_tensor_can_be_made_of(kind):
+    model, x, y = digits(torch.float32, samples=12)
+    labels = kind(y.tolist())
+    for attack in ALL:
+        assert torch.equal(attack(model, x, labels, 0.1), attack(model, x, y, 0.1))
+    whole = partial(attacks.fgsm, eps=0.1)
+    assert torch.equal(attacks.worst_case(model, [whole], x, labels), attacks.worst_case(model, [whole], x, y))
+    assert attacks.accuracy_under(model, whole, x, labels) == attacks.accuracy_under(model, whole, x, y)
+    short = partial(attacks.minimal_distance, model, x, attack=attacks.fgsm, tolerance=0.1)
+    assert torch.equal(short(labels).eps, short(y).eps)
+    report = partial(attacks.masking_report, model, x, eps=0.1, steps=2, restarts=1)
+    assert report(labels=labels) == report(labels=y)
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])

@@ -80,6 +80,20 @@ def test_minimal_distances_of_a_linear_model_in_closed_form(norm):
     assert torch.equal(found.eps == 0, gap <= 0) and (gap <= 0).any() and (gap > 0).any()
 
 
+def test_a_tolerance_below_rounding_ends_at_neighbouring_numbers():
+    """The search moves a threshold on the size itself, which float64 holds to 2^-53 of its value."""
+    model, x = linear(torch.eye(2)), torch.tensor([[0.8, 0.2]], dtype=torch.float64)
+    beyond = 0.3 + 1e-3 / 3
+
+    def threshold(model, x, labels, eps):
+        return torch.where(eps[:, None] > beyond, x.flip(1), x)
+
+    found = attacks.minimal_distance(model, x, torch.tensor([0]), attack=threshold, tolerance=1e-17)
+    assert found.failed.item() == beyond and found.eps.item() == math.nextafter(beyond, 1.0)
+    least = math.ulp(0.0)
+    assert attacks.minimal_distance(model, x, torch.tensor([0]), attack=threshold, upper=least).eps.item() == math.inf
+
+
 def test_minimal_distance_brackets_the_change():
     model, x, y = digits(samples=80)
     found = attacks.minimal_distance(model, x, y, attack=attacks.fgsm, tolerance=1e-3)

@@ -6,6 +6,7 @@ from torch import nn
 
 from hbanalysis import attacks
 from tests.attack_nets import convolutional, digits, linear
+from tests.oracles import seeded
 
 SETTINGS = {"steps": 15, "restarts": 2}
 
@@ -104,6 +105,32 @@ def test_shares_in_closed_form():
     )
     assert (report.zero_gradients, report.tiny_losses, report.repeated_logits) == (0.25, 0.5, 0.25)
     assert report.clean == 1.0
+
+
+def test_chance_among_many_classes_is_not_flagged():
+    """Of 1000 float32 logits around 10 some pair is often equal, but hardly ever the two that count."""
+    model = seeded(lambda: nn.Linear(16, 1000))
+    with torch.no_grad():
+        model.bias += 10
+    x = seeded(lambda: torch.rand(40, 16))
+    report = attacks.masking_report(model, x, model(x).argmax(1), 0.05, steps=1, restarts=1)
+    assert report.repeated_logits > 0.2 and not any("equal logits" in flag for flag in report.flags)
+
+
+@pytest.mark.parametrize("equal", [(0, 1), (2, 3)], ids=["the two largest", "the label's and another"])
+def test_ties_that_count_are_flagged(equal):
+    """Label 3 of the logits 4, 3, 2, 1, of which two are made equal."""
+    bias = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    bias[equal[0]] = bias[equal[1]]
+    model, x = linear(torch.zeros(4, 2), bias, torch.float32), torch.rand(3, 2)
+    report = attacks.masking_report(model, x, torch.tensor([3, 3, 3]), 0.1, steps=1, restarts=1)
+    assert any("100.0 % of the samples have equal logits" in flag for flag in report.flags)
+    apart = attacks.masking_report(model, x, torch.tensor([0, 0, 0]), 0.1, steps=1, restarts=1)
+    assert apart.repeated_logits == 1 and any("equal logits" in f for f in apart.flags) is (equal == (0, 1))
+
+
+def test_one_size_may_be_a_tensor():
+    assert report_of(eps=torch.tensor(0.05, dtype=torch.float64)) == report_of()
 
 
 def test_the_first_run_starts_at_the_image():

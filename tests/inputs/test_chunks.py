@@ -1,12 +1,14 @@
 """How many samples are differentiated at once: what was asked for, else what memory allows."""
 
 import functools
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 import hbanalysis as hb
+from hbanalysis.errors import RankWarning
 from hbanalysis.inputs import logit_jacobians, logits
 from hbanalysis.inputs.logits import LogitMap
 from tests.input_nets import problem
@@ -45,6 +47,15 @@ def test_no_more_samples_at_once_than_asked_for(compute):
     counting.seen.clear()
     compute(counting, x, y, memory_budget=1)
     assert set(counting.seen[-11:]) == {1} and max(counting.seen) == 2  # 2 while the model is looked at
+
+
+@pytest.mark.parametrize("compute", [hb.input_spectrum, functools.partial(hb.newton_direction, normalized=True)])
+def test_many_classes_count_by_their_square(compute):
+    """Beside 3 inputs, 300 classes take 299 x 299 numbers of 8 bytes a sample at least."""
+    counting = Counting(nn.Linear(3, 300))
+    with warnings.catch_warnings(action="ignore", category=RankWarning):
+        compute(counting, torch.rand(40, 3), torch.arange(40), memory_budget=10 * 8 * 299**2)
+    assert 2 < counting.seen[-2] == max(counting.seen) <= 10
 
 
 def test_what_fits_is_taken_but_never_less_than_one_sample():

@@ -1,6 +1,7 @@
 """Newton directions against dense pseudo-inverses and solves; boundary distances against linear programmes' answers."""
 
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -47,6 +48,120 @@ def raising_both(model):
     """The shortest step that raises the logits of classes 1 and 2 by one over that of class 0."""
     rows = (model.weight[1:] - model.weight[:1]).detach().double()
     return torch.linalg.pinv(rows).sum(1)
+
+
+def exactly_solved(H, g):
+    """The solution of a regular system of Decimals, by elimination."""
+    rows = [[*row, value] for row, value in zip(H, g, strict=True)]
+    for k in range(len(rows)):
+        pivot = max(range(k, len(rows)), key=lambda i, k=k: abs(rows[i][k]))
+        rows[k], rows[pivot] = rows[pivot], rows[k]
+        for i in range(len(rows)):
+            if i != k:
+                factor = rows[i][k] / rows[k][k]
+                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[k], strict=True)]
+    return [row[-1] / row[k] for k, row in enumerate(rows)]
+
+
+def exact_direction(rows, relative, damping):
+    """(H + damping I)^+ g in 250 digits from R and the relative logits, of full row or column rank, and g."""
+    with localcontext() as context:
+        context.prec = 250
+        R = [[Decimal(value) for value in row] for row in rows.tolist()]
+        weights = [Decimal(value).exp() for value in relative.tolist()]
+        total = 1 + sum(weights)
+        q = [weight / total for weight in weights]
+        m, d = len(R), len(R[0])
+        g = [sum(q[k] * R[k][a] for k in range(m)) for a in range(d)]
+        if damping == 0 and d > m:  # R R^T w = 1 / p_y, and the direction R^T w
+            gram = [[sum(a * b for a, b in zip(R[i], R[j], strict=True)) for j in range(m)] for i in range(m)]
+            w = exactly_solved(gram, [total] * m)
+            return [sum(w[k] * R[k][a] for k in range(m)) for a in range(d)], g
+        H = [
+            [
+                sum(q[k] * R[k][a] * R[k][b] for k in range(m)) - g[a] * g[b] + (a == b) * Decimal(damping)
+                for b in range(d)
+            ]
+            for a in range(d)
+        ]
+        return exactly_solved(H, g), g
+
+
+def behind(classes, inputs, gap, spread=1.0, seed=0):
+    """A linear model whose label lies so many nats behind, at the origin, and its relative rows and logits."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.tensor([classes - 1])
+    model = nn.Linear(inputs, classes).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(classes, inputs, generator=generator))
+        model.bias.copy_(spread * torch.randn(classes, generator=generator))
+        model.bias[-1] -= gap
+        rows, relative = model.weight[:-1] - model.weight[-1], model.bias[:-1] - model.bias[-1]
+    return model, torch.zeros(1, inputs, dtype=torch.float64), label, rows, relative
+
+
+@pytest.mark.filterwarnings("ignore:The gradients of the relative logits:hbanalysis.errors.RankWarning")
+@pytest.mark.parametrize(("classes", "inputs"), [(3, 1), (6, 2), (5, 3), (5, 8), (2, 3)])
+@pytest.mark.parametrize("gap", [0, 30, 40, 70, 140, -70])
+def test_directions_are_right_however_improbable_the_label(classes, inputs, gap):
+    """With and without rank, damped and not, with the other classes close together or far apart."""
+    for spread in (1.0, 20.0):
+        model, x, y, rows, relative = behind(classes, inputs, gap, spread)
+        for damping in (0, 1e-6, 1.0, 1e3):
+            exact, _ = exact_direction(rows, relative, damping)
+            truth = torch.tensor([float(value) for value in exact], dtype=torch.float64)
+            found = hb.newton_direction(model, x, y, damping=damping)[0]
+            assert close(found, truth, 1e-12), (spread, damping)
+
+
+def test_a_lead_of_thousands_of_nats_keeps_the_direction():
+    """Whatever p_y is then, its square root underflows; the damped direction is that of its limit p_y = 0."""
+    model, x, y, rows, relative = behind(5, 3, 4000)
+    q = torch.softmax(relative, 0)
+    H, g = rows.T @ (torch.diag(q) - q[:, None] * q) @ rows, rows.T @ q
+    for damping in (1e-3, 1.0):
+        truth = torch.linalg.solve(H + damping * torch.eye(3, dtype=torch.float64), g)
+        assert close(hb.newton_direction(model, x, y, damping=damping)[0], truth, 1e-9)
+    with pytest.warns(RankWarning):
+        assert close(hb.newton_direction(model, x, y)[0], torch.linalg.solve(H, g), 1e-9)
+
+
+def test_a_direction_that_is_lost_is_said():
+    """Of three dependent rows the two smaller ones have no weight in float64."""
+    model, x, y, _, _ = behind(4, 2, 0)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([-1500.0, -3500.0, -3000.0, 0.0]))
+    with pytest.raises(NumericalError, match="Use a positive damping"):
+        hb.newton_direction(model, x, y, normalized=True)
+
+
+@pytest.mark.parametrize("gap", [40, 70, 140, -40])
+def test_eigenvectors_point_uphill_however_improbable_the_label(gap):
+    """All slopes here exceed 1e-6 of the gradient, so that their signs are certain."""
+    for seed in range(5):
+        model, x, y, rows, relative = behind(5, 8, gap, seed=seed)
+        _, exact = exact_direction(rows, relative, 1)
+        g = torch.tensor([float(value * Decimal(max(-gap, 0)).exp()) for value in exact], dtype=torch.float64)
+        slopes = next(logit_jacobians(model, x, y)).eigenpairs()[1][0] @ g
+        certain = slopes.abs() > 1e-6 * g.norm()
+        assert certain.sum() >= 3 and (slopes[certain] > 0).all()
+
+
+@pytest.mark.parametrize("inputs", [64, 3072, 150_528])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_rank_does_not_depend_on_the_number_of_inputs(inputs, dtype):
+    """Ten logits from four: dependent to rounding. A row that is another one but for 1 % is not."""
+    bottleneck = seeded(lambda: nn.Sequential(nn.Linear(inputs, 4), nn.Linear(4, 10))).to(dtype)
+    x = seeded(lambda: torch.rand(2, inputs, dtype=dtype))
+    assert next(logit_jacobians(bottleneck, x, torch.tensor([0, 3]))).ranks().tolist() == [4, 4]
+    near = seeded(lambda: nn.Linear(inputs, 4)).to(dtype)
+    with torch.no_grad():
+        noise = seeded(lambda: torch.randn(inputs, dtype=dtype)) * near.weight[0].std()
+        near.weight[3] = near.weight[0] + 0.01 * noise
+        rows = (near.weight[[0, 1, 3]] - near.weight[2]).double()
+    found = hb.newton_direction(near, x[:1], torch.tensor([2]), normalized=True)[0].double()
+    truth = rows.T @ torch.linalg.solve(rows @ rows.T, torch.ones(3, dtype=torch.float64))
+    assert close(found, truth / truth.norm(), 1e-3 if dtype == torch.float32 else 1e-9)
 
 
 @pytest.mark.parametrize("bias", [(46.0, 0.0, -9.0), (0.0, 46.0, -30.0), (0.0, 300.0, -340.0), (800.0, 0.0, 0.0)])

@@ -3,12 +3,13 @@
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import hbanalysis as hb
-from hbanalysis import networks
+from hbanalysis import inputs, networks
 from hbanalysis.errors import ConvergenceWarning, GeneralPathWarning, InputError, NumericalError
 from hbanalysis.inputs import logit_jacobians
 from hbanalysis.inputs.logits import LogitMap
@@ -290,6 +291,7 @@ def test_bad_input_is_named():
         (lambda: spectrum(model, x, y + 2), "label 4 of sample 2 is out of range.*0..3. 3 labels"),
         (lambda: spectrum(model, x, -y), "label -1 of sample 1"),
         (lambda: spectrum(model, x, y.double()), "integer classes; given torch.float64"),
+        (lambda: spectrum(model, x, np.full(7, 0.5)), "integer classes; given torch.float64"),
         (lambda: spectrum(model, x, y[:3]), r"7 inputs need as many labels, shape \(7,\); given \(3,\)"),
         (lambda: spectrum(model, (255 * x).byte(), y), "given torch.uint8. Images of bytes become x / 255"),
         (lambda: spectrum(model, x.half(), y), "given torch.float16"),
@@ -320,6 +322,29 @@ def test_bad_input_is_named():
     for make, message in cases:
         with pytest.raises(InputError, match=message):
             make()
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, lambda y: np.array(y, np.uint8), lambda y: np.array(y[::-1])[::-1]]
+)
+def test_labels_are_what_a_tensor_can_be_made_of(kind):
+    model, x, y = problem()
+    labels = kind(y.tolist())
+    assert torch.equal(hb.input_spectrum(model, x, labels), hb.input_spectrum(model, x, y))
+    assert torch.equal(hb.newton_direction(model, x, labels), hb.newton_direction(model, x, y))
+    assert inputs.hessian_ends(model, x[:2], labels[:2]).limit == 3
+
+
+def test_a_slope_in_another_sample_counts_beyond_rounding():
+    """A model that adds 1e-8 or 1e-4 of the batch's mean; float32 knows 7 digits."""
+    x, y = seeded(lambda: torch.rand(4, 6)), torch.arange(4)
+    model = Functional(lambda h: h)
+    model.first.forward = lambda h: nn.functional.linear(h + share * h.mean(0), model.first.weight)
+    share = 1e-8
+    assert hb.input_spectrum(model, x, y).shape == (4, 3)
+    share = 1e-4
+    with pytest.raises(InputError, match="depend on the other samples of its batch"):
+        hb.input_spectrum(model, x, y)
 
 
 def test_what_is_not_finite_names_the_sample():

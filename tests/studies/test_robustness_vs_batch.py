@@ -24,7 +24,11 @@ def computed(tmp_path_factory):
 
 @pytest.mark.parametrize("scale", ["digits", "mnist", "small", "paper"])
 def test_trainings_and_sizes_are_those_of_the_batch_size_study(scale):
-    theirs = {c.training.key: c.measure.epsilons for c in studies.get("spectrum_vs_batch").cells(scale)}
+    # Two batch sizes of C1 have more seeds there, for a contrast of accuracies.
+    cells = [
+        c for c in studies.get("spectrum_vs_batch").cells(scale) if c.training.network != "C1" or c.training.seed < 3
+    ]
+    theirs = {c.training.key: c.measure.epsilons for c in cells}
     assert {c.training.key: c.measure.epsilons for c in STUDY.cells(scale)} == theirs
 
 
