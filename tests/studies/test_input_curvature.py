@@ -25,7 +25,9 @@ def computed(tmp_path_factory):
 def test_trainings_are_those_of_the_batch_size_study(scale):
     theirs = [c.training for c in studies.get("spectrum_vs_batch").cells(scale)]
     # Of the paper's tables only the first one has columns of input curvature: ReLU, on MNIST and CIFAR-10.
-    chosen = {t.key for t in theirs if t.activation == "relu" and t.dataset in ("digits", "mnist", "cifar10")}
+    # Two batch sizes of C1 have more seeds there, for a contrast of accuracies.
+    theirs = [t for t in theirs if t.activation == "relu" and t.dataset in ("digits", "mnist", "cifar10")]
+    chosen = {t.key for t in theirs if t.network != "C1" or t.seed < 3}
     assert {c.training.key for c in STUDY.cells(scale)} == chosen
 
 
