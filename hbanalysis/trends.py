@@ -50,6 +50,17 @@ class Interval:
         """Tell whether a value lies in the interval; without an interval nothing is excluded."""
         return self.low is None or self.high is None or self.low <= value <= self.high
 
+    def text(self, form: str = ".3g") -> str:
+        """Return the mean with the interval's ends.
+
+        Example:
+            >>> Interval(2.0, 1.5, 2.5, 3).text(), Interval(2.0, None, None, 1).text(".2f")
+            ('2 (1.5 to 2.5)', '2.00 (one seed)')
+        """
+        if self.low is None or self.high is None:
+            return f"{self.mean:{form}} (one seed)"
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
+
 
 @dataclass(frozen=True)
 class Trend:

@@ -53,7 +53,7 @@ def not_at_a_saddle(asked: Asked, rows: Sequence[Row]) -> Measured | None:
             ),
             Part(
                 f"log ratio of |lambda_min| / lambda_max, loss {loss:g}",
-                _shown(saddle),
+                saddle.text(),
                 "interval at or below 0",
                 _no_larger(saddle, limits["saddle_log_ratio_no_larger_than"]),
             ),
@@ -129,7 +129,7 @@ def up_to_the_whole_set(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     interval = _interval(effects)
     part = Part(
         f"log of lambda1 at B = N = {whole[0]} over that at B = {below}",
-        _shown(interval),
+        interval.text(),
         "interval above 0",
         None if interval.low is None else interval.above(0.0),
     )
@@ -146,12 +146,6 @@ def _no_larger(interval: Interval, limit: float) -> bool | None:
 
 def _interval(values: Sequence[float]) -> Interval:
     return t_interval(values, paper.criteria().rules["confidence"])
-
-
-def _shown(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.3g} (one seed)"
-    return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"
 
 
 def _saddle(point: Mapping[str, Any]) -> float:

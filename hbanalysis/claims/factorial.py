@@ -11,7 +11,7 @@ from hbanalysis import paper
 from hbanalysis.claims.outcomes import NO_VERDICT, UNDECIDED
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, distinct_titles, families_over, reached
-from hbanalysis.trends import Interval, t_interval
+from hbanalysis.trends import t_interval
 
 BATCH, RATIO = "batch size itself", "lr / B"
 # What a verdict says where the effect at a fixed ratio excludes 0 on the side that the claim does not name.
@@ -136,8 +136,8 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
                     "trained": titles[one],
                     "scale": one.scale,
                     "effect of log B on": measure,
-                    "at fixed lr": _shown(t_interval(found.fixed_rate)),
-                    "at fixed lr / B": _shown(t_interval(found.fixed_ratio)),
+                    "at fixed lr": t_interval(found.fixed_rate).text(),
+                    "at fixed lr / B": t_interval(found.fixed_ratio).text(),
                     "trainings": found.cells,
                     "seeds": seeds,
                     "verdict": NO_VERDICT if not deciding else here if enough and seeds >= needed else UNDECIDED,
@@ -180,9 +180,3 @@ def measured(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _pair(row: Row) -> tuple[float, int]:
     return row.config["training"]["learning_rate"], row.config["training"]["batch_size"]
-
-
-def _shown(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.3g} (one seed)"
-    return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"

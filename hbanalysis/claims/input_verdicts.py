@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from hbanalysis import paper
-from hbanalysis.claims.outcomes import NO_VERDICT, NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED
+from hbanalysis.claims.outcomes import NO_VERDICT, NOT_REPRODUCED, PARTLY, REPRODUCED, UNDECIDED, direction
 from hbanalysis.claims.planned import Asked, asked
 from hbanalysis.store import Row
 from hbanalysis.tables.designs import FEWEST_SIZES, Design
 from hbanalysis.tables.frames import distinct_titles, families
-from hbanalysis.tables.input_tables import Training, correlations, measured_inputs, measured_rows, shown
+from hbanalysis.tables.input_tables import Training, correlations, measured_inputs, measured_rows
 from hbanalysis.trends import rank_trend, t_interval
 
 
@@ -112,7 +112,7 @@ def not_followed(wanted: Asked, rows: Sequence[Row], weights: Mapping[Training, 
     for column, name in (("lambda1_test", "lambda1_x"), ("gradient_norm_test", "gradient norm")):
         gaps = [abs(a) - abs(b) for a, b in zip(theta, found[column], strict=True)]
         interval = t_interval(gaps)
-        said.append(f"abs rho(lambda1_theta) - abs rho({name}) = {shown(interval)}")
+        said.append(f"abs rho(lambda1_theta) - abs rho({name}) = {interval.text('.2f')}")
         parts.append(None if interval.low is None else interval.above(0.0))
         signs += [gap > 0 for gap in gaps]
     example, known = paper.criteria().claims["K5"].thresholds["example"], _example(rows)
@@ -122,8 +122,7 @@ def not_followed(wanted: Asked, rows: Sequence[Row], weights: Mapping[Training, 
     else:
         said.append("the paper's example is of batch sizes that this network lacks")
     lacking = Design.of(rows, wanted.seeds, wanted.batch_sizes).lacking
-    direction = "yes" if all(signs) else "mixed" if any(signs) else "no"
-    return Found("; ".join(said), direction, _all_of(parts), len(theta), lacking)
+    return Found("; ".join(said), direction(signs), _all_of(parts), len(theta), lacking)
 
 
 def nearer_boundary(wanted: Asked, rows: Sequence[Row]) -> Found:
@@ -146,8 +145,7 @@ def nearer_boundary(wanted: Asked, rows: Sequence[Row]) -> Found:
         + ("" if interval.low is None else f" ({_small(interval.low)} to {_small(interval.high)})")
     )
     signs = [change < 0 for change in changes]
-    direction = "yes" if all(signs) else "mixed" if any(signs) else "no"
-    return Found(said, direction, met, len(seeds), design.lacking)
+    return Found(said, direction(signs), met, len(seeds), design.lacking)
 
 
 def table(rows: Sequence[Row], weights: Mapping[Training, float], elsewhere: Sequence[Row] = ()) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from hbanalysis.store import Row
 from hbanalysis.tables.designs import Design
 from hbanalysis.tables.frames import Family
 from hbanalysis.tables.robust_spectra import log_ratios, single_samples
-from hbanalysis.tables.robustness import attacked_accuracy, clean_accuracy, shown
+from hbanalysis.tables.robustness import attacked_accuracy, clean_accuracy
 from hbanalysis.trends import t_interval
 
 
@@ -133,7 +133,7 @@ def _clean_parts(one: Family, rows: Sequence[Row]) -> list[Part]:
             demanded, met = f"within {within:g}", abs(mean.mean) <= within
         else:
             continue
-        parts.append(Part(f"clean accuracy of {CONTROL} minus {name}, points", shown(mean), demanded, met))
+        parts.append(Part(f"clean accuracy of {CONTROL} minus {name}, points", mean.text(".2f"), demanded, met))
     return parts
 
 

@@ -8,7 +8,7 @@ from hbanalysis.claims.planned import Asked
 from hbanalysis.claims.verdict_rules import Measured, Part
 from hbanalysis.store import Row
 from hbanalysis.tables.designs import Design
-from hbanalysis.trends import Interval, log_slope, rank_trend, t_interval
+from hbanalysis.trends import log_slope, rank_trend, t_interval
 
 _PLAIN, _SCALED, _FILTERS = "lambda1_train", "scaled_lambda1_train", "filter_curvature_train"
 _NAMES = {
@@ -42,7 +42,7 @@ def scale_free(asked: Asked, rows: Sequence[Row]) -> Measured | None:
         found = intervals[measure]
         beyond = found.above(limit) if sign > 0 else found.below(limit)
         demanded = f"interval {'above' if sign > 0 else 'below'} 0, as the slope of lambda1"
-        parts.append(Part(name, _shown(found), demanded, None if found.low is None else beyond))
+        parts.append(Part(name, found.text(), demanded, None if found.low is None else beyond))
     norms = [
         log_slope(design.batch_sizes, [design.measured(b, s)["weight_norm"] for b in design.batch_sizes])
         for s in design.seeds
@@ -57,14 +57,8 @@ def scale_free(asked: Asked, rows: Sequence[Row]) -> Measured | None:
         design,
         size=sign * math.log(criteria.claims["K1"].thresholds["ratio_at_least"]) / math.log(largest / smallest),
         remark=(
-            f"filter-normalised {_shown(intervals[_FILTERS])}; lambda1 of H {_shown(intervals[_PLAIN])}; norm of the "
-            f"weights {_shown(t_interval(norms, criteria.rules['confidence']))}; rho "
+            f"filter-normalised {intervals[_FILTERS].text()}; lambda1 of H {intervals[_PLAIN].text()}; norm of the "
+            f"weights {t_interval(norms, criteria.rules['confidence']).text()}; rho "
             + ", ".join(f"{rhos[name]:.2g}" for name in (_SCALED, _FILTERS, _PLAIN))
         ),
     )
-
-
-def _shown(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.3g} (one seed)"
-    return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"

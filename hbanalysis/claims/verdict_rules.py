@@ -11,8 +11,6 @@ from hbanalysis.tables.designs import Design
 from hbanalysis.tables.frames import Family, of_the_paper_for
 from hbanalysis.trends import Interval, Trend, log_slope, rank_trend, t_interval
 
-_FIXED = 256  # the smaller batch size of the paper's contrast in accuracy, for C1
-
 
 @dataclass(frozen=True)
 class Part:
@@ -81,7 +79,7 @@ def larger_spectrum(asked: Asked, rows: Sequence[Row]) -> Measured | None:
         *_trend_parts(trend, f">= {limits['rho_at_least']:g}", trend.rho >= limits["rho_at_least"]),
         Part(
             "slope of log lambda1 on log B",
-            _shown(slope),
+            slope.text(),
             "interval above 0",
             None if slope.low is None else slope.above(limits["slope_interval_above"]),
         ),
@@ -107,7 +105,7 @@ def larger_spectrum(asked: Asked, rows: Sequence[Row]) -> Measured | None:
         parts,
         design,
         size=math.log(limits["ratio_at_least"]) / math.log(largest / smallest),
-        remark=f"on the test loss the slope is {_shown(on_test)}",
+        remark=f"on the test loss the slope is {on_test.text()}",
     )
 
 
@@ -126,7 +124,7 @@ def accuracy_contrast(asked: Asked, rows: Sequence[Row]) -> Measured | None:
     interval = _interval(differences)
     part = Part(
         f"test accuracy at B = {largest} minus B = {reference}, points",
-        _shown(interval),
+        interval.text(),
         "interval below 0",
         None if interval.low is None else interval.below(0.0),
     )
@@ -197,7 +195,7 @@ def falling_accuracy(
         parts.append(
             Part(
                 f"accuracy at B = {largest} minus B = {smallest}, points{at}",
-                _shown(interval),
+                interval.text(),
                 f"<= -{drop:g}, interval below 0",
                 None if interval.low is None else met,
             )
@@ -249,18 +247,12 @@ def _under_fgsm(measured: dict) -> dict[float, float]:
 
 
 def _paper_contrast(one: Family, reference: int, largest: int) -> float:
-    """The same contrast in the paper's tables, in points; that of C1 from 256 to 2048 where they do not hold it."""
+    """The same contrast in the paper's tables, in points; C1's over its own batch sizes where they do not hold it."""
     table = of_the_paper_for(one)
     if not table.empty:
         accuracy = 100 * table.set_index("batch_size")["accuracy_test"]
         if reference in accuracy.index and largest in accuracy.index:
             return float(accuracy[largest] - accuracy[reference])
-    table = paper.table("table1")
+    fixed, table = paper.criteria().claims["K2"].thresholds["contrast_from"], paper.table("table1")
     accuracy = table[table["network"] == "C1"].set_index("batch_size")["accuracy_test"]
-    return float(accuracy[accuracy.index.max()] - accuracy[_FIXED])
-
-
-def _shown(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.3g} (one seed)"
-    return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"
+    return float(accuracy[accuracy.index.max()] - accuracy[fixed["default"]])

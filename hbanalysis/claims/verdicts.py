@@ -21,6 +21,7 @@ from hbanalysis.claims.outcomes import (
     PARTLY,
     REPRODUCED,
     UNDECIDED,
+    direction,
 )
 from hbanalysis.claims.planned import Asked, asked
 from hbanalysis.claims.robust_rules import helps_and_costs, lower_curvature, negative_single_samples
@@ -234,7 +235,7 @@ def _judge(blank: Verdict, one: Family, rows: Sequence[Row]) -> Verdict:
         parts=test.parts,
         outcome=_outcome(test, deciding, enough and not lacking),
         decides=deciding and enough and not lacking,
-        same_direction=_direction(test),
+        same_direction=direction(test.signs),
         remark=_joined([*remarks, test.design.left_out(), test.remark]),
     )
 
@@ -256,12 +257,6 @@ def _outcome(test: Measured, deciding: bool, enough: bool) -> str:
     # Too wide to tell: neither no effect at all nor one as large as the claim's is excluded.
     wide = test.interval.contains(0.0) and (test.size is None or test.interval.contains(test.size))
     return UNDECIDED if wide else NOT_REPRODUCED
-
-
-def _direction(test: Measured) -> str:
-    if all(test.signs):
-        return "yes"
-    return "mixed" if any(test.signs) else "no"
 
 
 def _ends(interval: Interval | None) -> str:

@@ -10,7 +10,7 @@ from hbanalysis import paper
 from hbanalysis.store import Row
 from hbanalysis.tables.designs import FEWEST_SIZES, Design
 from hbanalysis.tables.frames import Family, distinct_titles, families
-from hbanalysis.trends import Interval, spearman, t_interval
+from hbanalysis.trends import spearman, t_interval
 
 KINDS = {"train": "training", "correct": "test, correct", "wrong": "test, wrong", "attacked": "test, FGSM"}
 # What might go with robustness, by the column of `measured_inputs` that holds it.
@@ -238,19 +238,12 @@ def distances(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def shown(interval: Interval) -> str:
-    """Return a mean with its interval as text."""
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.2f} (one seed)"
-    return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
-
 def _shown_rho(rhos: Sequence[float]) -> str:
     """A mean rank correlation with its interval, cut off where no correlation can be."""
     found = t_interval(rhos)
     if found.low is not None and found.high is not None:
         found = replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
-    return shown(found)
+    return found.text(".2f")
 
 
 def _ours() -> list[str]:

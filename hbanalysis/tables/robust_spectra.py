@@ -81,16 +81,21 @@ def log_ratios(rows: Sequence[Row], top: int) -> dict[int, dict[str, float]]:
 
     Seeds that lack the control or one of the five models are left out.
     """
-    found = {(row.config["training"]["seed"], row.config["model"]): row.values["clean"]["spectrum"] for row in rows}
+    found = _spectra(rows)
     seeds = sorted({seed for seed, _ in found})
     whole = [seed for seed in seeds if all((seed, name) in found for name in (CONTROL, *ATTACKS))]
     sums = {key: sum(spectrum[:top]) for key, spectrum in found.items()}
     return {seed: {name: math.log(sums[seed, name] / sums[seed, CONTROL]) for name in ATTACKS} for seed in whole}
 
 
+def _spectra(rows: Sequence[Row]) -> dict[tuple[int, str], list[float]]:
+    """Return the leading eigenvalues on the clean loss by seed and model."""
+    return {(row.config["training"]["seed"], row.config["model"]): row.values["clean"]["spectrum"] for row in rows}
+
+
 def _ratios(rows: Sequence[Row], model: str) -> list[float]:
     """Return for each seed that has both the lambda1 of a model over the control's."""
-    found = {(row.config["training"]["seed"], row.config["model"]): row.values["clean"]["spectrum"] for row in rows}
+    found = _spectra(rows)
     seeds = sorted(seed for seed, name in found if name == model and (seed, CONTROL) in found)
     return [found[seed, model][0] / found[seed, CONTROL][0] for seed in seeds]
 

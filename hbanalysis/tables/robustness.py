@@ -10,7 +10,7 @@ from hbanalysis import paper
 from hbanalysis.lineup import ATTACKS, CONTROL, MODELS, ORIGINAL
 from hbanalysis.store import Row
 from hbanalysis.tables.frames import Family, families
-from hbanalysis.trends import Interval, t_interval
+from hbanalysis.trends import t_interval
 
 COLUMNS = ("clean", *ATTACKS, "mean of attacked")
 _PAPER_TABLES = {("M1", "mnist"): "table3", ("C3", "cifar10"): "table4"}
@@ -170,20 +170,13 @@ def gains(rows: Sequence[Row]) -> pd.DataFrame:
                     "trained": one.title,
                     "model": name,
                     "seeds": len(group),
-                    "gain over ORI": shown(t_interval(over)),
-                    "gain over CLEAN+": shown(t_interval(gain)),
-                    "clean minus CLEAN+": shown(t_interval(clean)),
+                    "gain over ORI": t_interval(over).text(".2f"),
+                    "gain over CLEAN+": t_interval(gain).text(".2f"),
+                    "clean minus CLEAN+": t_interval(clean).text(".2f"),
                     "gains in every seed": all(value > 0 for value in gain),
                 }
             )
     return pd.DataFrame(lines)
-
-
-def shown(interval: Interval) -> str:
-    """Return a mean with its interval as text."""
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.2f} (one seed)"
-    return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
 def attacked_accuracy(row: Row, model: str) -> float:

@@ -10,6 +10,7 @@ from hbanalysis.store import Store
 from hbanalysis.store.pictures import decoded
 from hbanalysis.studies import input_measures
 from hbanalysis.studies.input_measures import Curvatures
+from tests.batch_size_cells import shared_cells
 from tests.input_nets import dense_gradients, dense_hessians, problem
 from tests.tiny_cells import compute, compute_with_stops
 
@@ -23,11 +24,9 @@ def computed(tmp_path_factory):
 
 @pytest.mark.parametrize("scale", ["digits", "mnist", "small", "paper"])
 def test_trainings_are_those_of_the_batch_size_study(scale):
-    theirs = [c.training for c in studies.get("spectrum_vs_batch").cells(scale)]
+    theirs = [c.training for c in shared_cells(scale)]
     # Of the paper's tables only the first one has columns of input curvature: ReLU, on MNIST and CIFAR-10.
-    # Two batch sizes of C1 have more seeds there, for a contrast of accuracies.
-    theirs = [t for t in theirs if t.activation == "relu" and t.dataset in ("digits", "mnist", "cifar10")]
-    chosen = {t.key for t in theirs if t.network != "C1" or t.seed < 3}
+    chosen = {t.key for t in theirs if t.activation == "relu" and t.dataset in ("digits", "mnist", "cifar10")}
     assert {c.training.key for c in STUDY.cells(scale)} == chosen
 
 

@@ -14,6 +14,7 @@ from hbanalysis.operators import Scaled, WeightHessian
 from hbanalysis.store import Store
 from hbanalysis.studies.loss_landscape import EIGENVECTORS, FILTERS, spaced
 from hbanalysis.training.landscape import along_direction, filter_normalised, over_plane
+from tests.batch_size_cells import shared_cells
 from tests.oracles import dense_oracle
 from tests.prescribed import matrix
 from tests.small_nets import trained_on_digits
@@ -180,11 +181,8 @@ def test_bad_input_is_named(call, message):
 
 
 def test_trainings_are_those_of_the_study_of_batch_sizes():
-    other = studies.get("spectrum_vs_batch")
     for scale in STUDY.scales:
-        cells = STUDY.cells(scale)
-        # Two batch sizes of C1 have more seeds there, for a contrast of accuracies.
-        theirs = [c for c in other.cells(scale) if c.training.network != "C1" or c.training.seed < 3]
+        cells, theirs = STUDY.cells(scale), shared_cells(scale)
         assert [c.training for c in cells] == [c.training for c in theirs]
         assert [c.measure.test_samples for c in cells] == [c.measure.test_samples for c in theirs]
         assert all(STUDY.from_config(STUDY.config(cell)) == cell for cell in cells)

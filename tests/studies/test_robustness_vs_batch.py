@@ -12,6 +12,7 @@ from hbanalysis.errors import InputError
 from hbanalysis.store import Store
 from hbanalysis.studies.robustness_vs_batch import without_attack
 from hbanalysis.training.evaluation import accuracy_under_fgsm
+from tests.batch_size_cells import shared_cells
 from tests.tiny_cells import compute, compute_with_stops
 
 STUDY = studies.get("robustness_vs_batch")
@@ -24,11 +25,7 @@ def computed(tmp_path_factory):
 
 @pytest.mark.parametrize("scale", ["digits", "mnist", "small", "paper"])
 def test_trainings_and_sizes_are_those_of_the_batch_size_study(scale):
-    # Two batch sizes of C1 have more seeds there, for a contrast of accuracies.
-    cells = [
-        c for c in studies.get("spectrum_vs_batch").cells(scale) if c.training.network != "C1" or c.training.seed < 3
-    ]
-    theirs = {c.training.key: c.measure.epsilons for c in cells}
+    theirs = {c.training.key: c.measure.epsilons for c in shared_cells(scale)}
     assert {c.training.key: c.measure.epsilons for c in STUDY.cells(scale)} == theirs
 
 
